@@ -1,0 +1,51 @@
+# The entry point. Everything that CI does stands behind `make test`.
+SHELL := /bin/sh
+PYTHON ?= python3
+BATON := target/release/baton
+ONNXRUNTIME := .cache/onnxruntime/libonnxruntime.so.1.31.1
+VENV := .venv/clients
+VENV_READY := $(VENV)/.ready
+
+.PHONY: help run build onnxruntime models test check test-rust test-clients bench-quick bench soak fuzz docker-test clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: build models ## build, start a server on 8080 and 8081, push the sample models, print what to try
+	@sh sample-models/run.sh
+
+build: onnxruntime ## the release binary and its ONNX Runtime
+	cargo build --locked --release -p baton-runner
+
+onnxruntime: $(ONNXRUNTIME) ## fetch the pinned ONNX Runtime
+
+$(ONNXRUNTIME): third_party/onnxruntime.txt
+	sh third_party/fetch-onnxruntime.sh $@
+
+models: .cache/models/magika/model.onnx ## fetch the sample model that is not in the repository
+
+.cache/models/magika/model.onnx: third_party/magika.txt
+	sh sample-models/magika/fetch.sh .cache/models/magika
+
+test: check test-rust test-clients ## everything that CI runs
+
+check: ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+test-rust: build ## all Rust tests, among them the black-box tests on the release binary
+	BATON_BIN=$(abspath $(BATON)) ORT_DYLIB_PATH=$(abspath $(ONNXRUNTIME)) cargo nextest run --locked --workspace
+
+test-clients: build models $(VENV_READY) ## black-box tests with the Python clients
+	BATON_BIN=$(abspath $(BATON)) $(VENV)/bin/python -m pytest -q tests/clients
+
+$(VENV_READY): tests/clients/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+docker-test: ## build the image and run it for real
+	sh deploy/docker/test.sh
+
+clean: ## remove what was built and fetched
+	rm -rf target .cache .venv

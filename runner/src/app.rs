@@ -1,0 +1,210 @@
+//! Wiring of the server, top to bottom: settings, store, engine, models, listeners, the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use crate::auth::{Gate, Role, TokenFile};
+use crate::config::{Config, Listen};
+use crate::engine::Engine;
+use crate::engine::onnx::{OnnxRuntime, find_library};
+use crate::error::{Code, Error, Result};
+use crate::inference::Inference;
+use crate::inference::oip::{self, OipGrpc, RepositoryControl};
+use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, serve, wait_for_signal};
+use crate::model::Models;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::{admin, failpoint};
+
+/// Threads of the admin port: one receives an upload while the other answers.
+const ADMIN_THREADS: usize = 2;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(config: Config) -> Result<Ended> {
+    failpoint::configure().map_err(|text| Error::new(Code::BadConfig, text))?;
+    let metrics = Metrics::new()?;
+    let store = Store::open(&config.store)?;
+    let onnx = load_onnx(&config);
+    let models = Models::start(store, onnx, Arc::clone(&metrics), config.limits.clone());
+    let inference = Inference::start(Arc::clone(&models), config.compute_threads);
+    let tokens = Tokens::open(&config)?;
+    let shutdown = Shutdown::default();
+    let accept = |port| Accept {
+        limits: config.limits.clone(),
+        shutdown: shutdown.clone(),
+        connections: metrics.connections(port),
+    };
+
+    let admin_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ADMIN_THREADS)
+        .thread_name("baton-admin")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Code::Internal, "cannot start the admin threads").caused_by(error))?;
+
+    let ready = readiness(&shutdown);
+    let data_port = Port {
+        gate: Gate::new(Role::Data, tokens.admin.clone(), tokens.data.clone(), Vec::new()),
+        grpc: OipGrpc::service(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
+        rest: with_fallbacks(oip::router(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready))),
+    };
+    let admin_port = Port {
+        gate: Gate::new(Role::Admin, tokens.admin.clone(), tokens.data.clone(), config.admin_hosts.clone()),
+        grpc: OipGrpc::service(inference.clone(), RepositoryControl::Allowed, Arc::clone(&ready)),
+        rest: with_fallbacks(
+            oip::router(inference, RepositoryControl::Allowed, ready).merge(admin::router(models)),
+        ),
+    };
+
+    let data_address = start_data(&config, data_port, &accept("data"))?;
+    let admin_listener = bind(config.admin.address)?;
+    let admin_address = admin_listener.local_addr().map_err(cannot_listen)?;
+    announce("data", data_address);
+    announce("admin", admin_address);
+
+    admin_runtime.block_on(async {
+        for file in tokens.admin.into_iter().chain(tokens.data) {
+            tokio::spawn(file.follow());
+        }
+        let listener = TcpListener::from_std(admin_listener).map_err(cannot_listen)?;
+        tokio::spawn(serve(listener, accept("admin"), move |request| admin_port.clone().answer(request)));
+        let signal = wait_for_signal().await;
+        tracing::info!("{signal}: answering what was accepted, then stopping");
+        shutdown.begin();
+        let ended = shutdown.drained(config.limits.drain).await;
+        if let Ended::Cut(open) = ended {
+            tracing::error!("stopped with {open} connections still open");
+        }
+        Ok(ended)
+    })
+}
+
+fn load_onnx(config: &Config) -> Option<Box<dyn Engine>> {
+    match OnnxRuntime::load(&find_library(config.onnxruntime.as_deref())) {
+        Ok(runtime) => {
+            tracing::info!("loaded ONNX Runtime {}", runtime.version());
+            Some(Box::new(runtime))
+        }
+        // Without it the server still starts: it says what is missing to whoever pushes a model.
+        Err(error) => {
+            tracing::error!("{error} ({})", error.cause_chain().unwrap_or_default());
+            None
+        }
+    }
+}
+
+struct Tokens {
+    admin: Option<Arc<TokenFile>>,
+    data: Option<Arc<TokenFile>>,
+}
+
+impl Tokens {
+    fn open(config: &Config) -> Result<Self> {
+        let open = |listen: &Listen| listen.token_file.as_deref().map(TokenFile::open).transpose();
+        Ok(Self { admin: open(&config.admin)?, data: open(&config.data)? })
+    }
+}
+
+/// Ready: what was active is loaded, and the end has not begun. A model being prepared does not count.
+fn readiness(shutdown: &Shutdown) -> oip::Ready {
+    let shutdown = shutdown.clone();
+    Arc::new(move |inference| inference.models().is_recovered() && !shutdown.has_begun())
+}
+
+/// One thread with its own runtime and listener a core: a connection stays on its thread, and a fast model runs there
+/// too. The multi-thread runtime costs 1.8 times the CPU for multiplexed gRPC.
+fn start_data(config: &Config, port: Port, accept: &Accept) -> Result<SocketAddr> {
+    let first = bind_shared(config.data.address)?;
+    let address = first.local_addr().map_err(cannot_listen)?;
+    let mut listeners = vec![first];
+    for _ in 1..config.io_threads {
+        // The first one's address, so that port 0 means one port for all.
+        listeners.push(bind_shared(address)?);
+    }
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (port, accept) = (port.clone(), accept.clone());
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let served = runtime.map(|runtime| {
+                runtime.block_on(async {
+                    let listener = TcpListener::from_std(listener)?;
+                    let shutdown = accept.shutdown.clone();
+                    serve(listener, accept, move |request| port.clone().answer(request)).await;
+                    // Connections are tasks of this runtime: it has to live until the process ends.
+                    shutdown.begun().await;
+                    std::future::pending::<std::io::Result<()>>().await
+                })
+            });
+            if let Ok(Err(error)) | Err(error) = served {
+                tracing::error!("a data thread ended: {error}");
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("baton-io-{index}"))
+            .spawn(run)
+            .map_err(|error| Error::new(Code::Internal, "cannot start a data thread").caused_by(error))?;
+    }
+    Ok(address)
+}
+
+/// What one port answers with.
+#[derive(Clone)]
+struct Port {
+    gate: Gate,
+    grpc: oip::GrpcService,
+    rest: Router,
+}
+
+impl Port {
+    async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        let is_grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let allowed = self.gate.check(request.method(), request.uri(), request.headers());
+        match (allowed, is_grpc) {
+            (Ok(()), true) => {
+                let answer = self.grpc.oneshot(request).await;
+                let Ok(response) = answer;
+                response.map(Body::new)
+            }
+            (Ok(()), false) => {
+                let answer = self.rest.oneshot(request.map(Body::new)).await;
+                let Ok(response) = answer;
+                response
+            }
+            (Err(error), true) => tonic::Status::from(error).into_http(),
+            (Err(error), false) => error.into_response(),
+        }
+    }
+}
+
+fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(async || Error::new(Code::RouteUnknown, "there is no such path on this port"))
+        .method_not_allowed_fallback(async || {
+            Error::new(Code::MethodNotAllowed, "the path exists, but not with this method")
+        })
+}
+
+/// On standard output, for whoever started the process on port 0.
+#[allow(clippy::print_stdout, reason = "the one thing that the server tells its parent")]
+fn announce(port: &str, address: SocketAddr) {
+    println!("{port} listening on {address}");
+    tracing::info!("{port} listening on {address}");
+}
+
+fn cannot_listen(error: std::io::Error) -> Error {
+    Error::new(Code::BadConfig, "cannot listen").caused_by(error)
+}

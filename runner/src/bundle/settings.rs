@@ -1,0 +1,115 @@
+//! The settings file of a bundle (`baton.toml`), the part `manifest` of a push. Unknown keys are errors: a typing
+//! mistake must not silently become the default.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Code, Error, Result};
+use crate::tensor::Tolerance;
+
+/// What a bundle says about how it is to be run.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// One line for people, shown in lists.
+    pub description: Option<String>,
+    pub onnx: OnnxSettings,
+    /// Default tolerance of golden rows.
+    pub golden: Tolerance,
+    pub limits: LimitSettings,
+}
+
+/// `[onnx]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxSettings {
+    /// Threads that one run may use inside an operator.
+    pub intra_threads: usize,
+}
+
+impl Default for OnnxSettings {
+    fn default() -> Self {
+        Self { intra_threads: 1 }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Milliseconds for one request, below the server's own limit.
+    pub request_timeout_ms: Option<u64>,
+}
+
+impl Settings {
+    /// Reads `baton.toml`.
+    ///
+    /// # Errors
+    /// `BAD_MANIFEST` with line and key.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let bad = |text: String| Error::new(Code::BadManifest, text);
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("the manifest is no UTF-8 text".to_owned()))?;
+        let settings: Settings = toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or("").matches('\n').count());
+            // The parser's message quotes nothing but the upload itself.
+            bad(format!("the manifest cannot be read, line {line}: {}", error.message().replace('\n', " ")))
+        })?;
+        if !(1..=64).contains(&settings.onnx.intra_threads) {
+            return Err(bad("onnx.intra_threads must be between 1 and 64".to_owned()));
+        }
+        if settings.limits.request_timeout_ms == Some(0) {
+            return Err(bad("limits.request_timeout_ms must be at least 1".to_owned()));
+        }
+        let tolerance = settings.golden;
+        if ![tolerance.absolute, tolerance.relative].iter().all(|value| value.is_finite() && *value >= 0.0) {
+            return Err(bad("golden.absolute and golden.relative must be 0 or more".to_owned()));
+        }
+        if settings.description.as_ref().is_some_and(|text| text.chars().count() > 500) {
+            return Err(bad("description is longer than 500 characters".to_owned()));
+        }
+        Ok(settings)
+    }
+
+    /// The bundle's own time limit for a request.
+    pub fn request_timeout(&self) -> Option<Duration> {
+        self.limits.request_timeout_ms.map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_documentation_shows() {
+        let settings = Settings::parse(
+            b"description = \"iris\"\n[onnx]\nintra_threads = 2\n[golden]\nabsolute = 0.01\n[limits]\nrequest_timeout_ms = 250\n",
+        )
+        .expect("readable");
+        assert_eq!(settings.onnx.intra_threads, 2);
+        assert_eq!(settings.golden, Tolerance { absolute: 0.01, relative: 1e-4 });
+        assert_eq!(settings.request_timeout(), Some(Duration::from_millis(250)));
+        assert_eq!(Settings::parse(b"").expect("empty"), Settings::default());
+    }
+
+    #[test]
+    fn refuses_with_line_and_key() {
+        for (text, expected) in [
+            ("speed = 1", "speed"),
+            ("description = \"a\"\ndescription = \"b\"", "line 2"),
+            ("[onnx]\nintra_threads = 0", "intra_threads"),
+            ("[golden]\nabsolute = nan", "golden.absolute"),
+            ("[limits]\nrequest_timeout_ms = 0", "request_timeout_ms"),
+            ("x = [", "line 1"),
+        ] {
+            let error = Settings::parse(text.as_bytes()).expect_err(text);
+            assert_eq!(error.code(), Code::BadManifest);
+            assert!(error.text().contains(expected), "{text}: {error}");
+        }
+        let deep = format!("x = {}", "[".repeat(10_000));
+        assert!(Settings::parse(deep.as_bytes()).is_err());
+        assert!(Settings::parse(b"\xff").is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! What people and machines are shown on standard output.
+#![allow(clippy::print_stdout, reason = "this is the command line's output")]
+
+use serde::Serialize;
+
+use super::client::Failure;
+
+/// One JSON document.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Usage(error.to_string()))?;
+    line(&text);
+    Ok(())
+}
+
+/// One line. A closed pipe (`baton list | head -1`) is no error.
+pub(super) fn line(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A table with its columns aligned.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) {
+    let widths: Vec<usize> = header
+        .iter()
+        .enumerate()
+        .map(|(column, title)| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain([title.chars().count()]).max().unwrap_or(0)
+        })
+        .collect();
+    let print = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        line(padded.join("  ").trim_end());
+    };
+    print(header.to_vec());
+    for row in rows {
+        print(row.iter().map(String::as_str).collect());
+    }
+}
+
+/// `sha256:0123456789ab`: enough to tell bundles apart by eye.
+pub(super) fn short(digest: &str) -> &str {
+    digest.get(..19).unwrap_or(digest)
+}
+
+/// `1.5 MB`
+pub(super) fn size(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}

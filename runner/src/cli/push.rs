@@ -1,0 +1,212 @@
+//! `baton push`: collects the parts of a bundle, streams them, shows progress.
+
+use std::fs::File;
+use std::io::{Cursor, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use reqwest::blocking::Body;
+
+use super::client::{Client, Failure, if_match};
+use super::commands::{changed, segment};
+
+/// How long a push waits for a place when the server is busy with others.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to push.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PushArgs {
+    /// Name to serve it under
+    model: String,
+    /// A model file, or a folder with model.onnx and any of contract.proto, baton.toml, golden.jsonl, provenance.json
+    path: PathBuf,
+    /// The .proto source
+    #[arg(long, value_name = "FILE")]
+    contract: Option<PathBuf>,
+    /// Settings, baton.toml
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Rows with expected outputs that must hold on the server, golden.jsonl
+    #[arg(long, value_name = "FILE")]
+    golden: Option<PathBuf>,
+    /// Where the model comes from: a JSON file, or key=value; may be repeated
+    #[arg(long, value_name = "FILE|KEY=VALUE")]
+    provenance: Vec<String>,
+    /// Store without serving it
+    #[arg(long, conflicts_with = "dry_run")]
+    stage: bool,
+    /// Check only: nothing is kept
+    #[arg(long)]
+    dry_run: bool,
+    /// Only if the model is at this generation
+    #[arg(long, value_name = "N")]
+    expect_generation: Option<u64>,
+}
+
+/// A part of the form: its name and where its bytes are.
+enum Source {
+    File(PathBuf),
+    Memory(Vec<u8>),
+}
+
+/// Pushes a bundle and says what came of it.
+pub(super) fn push(client: &Client, arguments: &PushArgs, json: bool) -> Result<(), Failure> {
+    let parts = collect(arguments)?;
+    let started = Instant::now();
+    loop {
+        match send(client, arguments, &parts, json) {
+            // Other models' uploads fill the places for a moment; one's own model being changed is another matter.
+            Err(Failure::Refused { problem, .. })
+                if problem.code == "UPLOAD_BUSY" && started.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn send(client: &Client, arguments: &PushArgs, parts: &[(&str, Source)], json: bool) -> Result<(), Failure> {
+    let boundary = format!("baton-{}", uuid::Uuid::new_v4().simple());
+    let (body, length) = form(parts, &boundary)?;
+    let bar = progress(length, json);
+    let path = format!("/v1/models/{}", segment(&arguments.model));
+    let request = client
+        .request(Method::PUT, &path)
+        .query(&[("stage", arguments.stage), ("dry_run", arguments.dry_run)])
+        .header("content-type", format!("multipart/form-data; boundary={boundary}"))
+        .body(Body::sized(Progress { body, bar: bar.clone() }, length));
+    let result = client.send(if_match(request, arguments.expect_generation));
+    bar.finish_and_clear();
+    changed(&result?, json)
+}
+
+fn collect(arguments: &PushArgs) -> Result<Vec<(&'static str, Source)>, Failure> {
+    let mut parts: Vec<(&'static str, Source)> = Vec::new();
+    let folder = arguments.path.is_dir();
+    let beside = |given: &Option<PathBuf>, name: &str| -> Option<PathBuf> {
+        let found = || Some(arguments.path.join(name)).filter(|path| folder && path.is_file());
+        given.clone().or_else(found)
+    };
+    if folder {
+        let model = arguments.path.join("model.onnx");
+        if model.is_file() {
+            parts.push(("model", Source::File(model)));
+        }
+    } else {
+        parts.push(("model", Source::File(arguments.path.clone())));
+    }
+    for (name, path) in [
+        ("contract", beside(&arguments.contract, "contract.proto")),
+        ("manifest", beside(&arguments.manifest, "baton.toml")),
+        ("golden", beside(&arguments.golden, "golden.jsonl")),
+    ] {
+        parts.extend(path.map(|path| (name, Source::File(path))));
+    }
+    if let Some(record) = provenance(arguments, beside(&None, "provenance.json"))? {
+        parts.push(("provenance", record));
+    }
+    if parts.is_empty() {
+        return Err(Failure::Usage(format!("{} holds no part of a bundle", arguments.path.display())));
+    }
+    Ok(parts)
+}
+
+/// Files and `key=value` pairs become one JSON object; a single file is sent as it is.
+fn provenance(arguments: &PushArgs, beside: Option<PathBuf>) -> Result<Option<Source>, Failure> {
+    let given = &arguments.provenance;
+    if let [only] = given.as_slice()
+        && !only.contains('=')
+    {
+        return Ok(Some(Source::File(only.into())));
+    }
+    if given.is_empty() {
+        return Ok(beside.map(Source::File));
+    }
+    let mut record = serde_json::Map::new();
+    for entry in given {
+        match entry.split_once('=') {
+            Some((key, value)) => {
+                let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+                record.insert(key.to_owned(), value);
+            }
+            None => {
+                let text = std::fs::read(entry).map_err(|error| unreadable(Path::new(entry), &error))?;
+                let object: serde_json::Map<_, _> = serde_json::from_slice(&text)
+                    .map_err(|error| Failure::Usage(format!("{entry} is no JSON object: {error}")))?;
+                record.extend(object);
+            }
+        }
+    }
+    Ok(Some(Source::Memory(serde_json::to_vec_pretty(&record).unwrap_or_default())))
+}
+
+/// The multipart body as a stream, and its length: files are never read into memory whole.
+fn form(parts: &[(&str, Source)], boundary: &str) -> Result<(Box<dyn Read + Send>, u64), Failure> {
+    let mut body: Box<dyn Read + Send> = Box::new(std::io::empty());
+    let mut length = 0;
+    let mut append = |reader: Box<dyn Read + Send>, size: u64| {
+        let before = std::mem::replace(&mut body, Box::new(std::io::empty()));
+        body = Box::new(before.chain(reader));
+        length += size;
+    };
+    for (name, source) in parts {
+        let head = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        );
+        append(Box::new(Cursor::new(head.clone().into_bytes())), head.len() as u64);
+        match source {
+            Source::File(path) => {
+                let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+                let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+                if !metadata.is_file() {
+                    return Err(Failure::Usage(format!("{} is no file", path.display())));
+                }
+                // A file that grows meanwhile is cut at the length that was announced.
+                append(Box::new(file.take(metadata.len())), metadata.len());
+            }
+            Source::Memory(bytes) => append(Box::new(Cursor::new(bytes.clone())), bytes.len() as u64),
+        }
+        append(Box::new(Cursor::new(b"\r\n".to_vec())), 2);
+    }
+    let end = format!("--{boundary}--\r\n");
+    let size = end.len() as u64;
+    append(Box::new(Cursor::new(end.into_bytes())), size);
+    Ok((body, length))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Usage(format!("cannot read {}: {error}", path.display()))
+}
+
+fn progress(length: u64, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+    let bar = ProgressBar::new(length).with_message("pushing");
+    match style {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
+
+/// Moves the bar as the body is read.
+struct Progress {
+    body: Box<dyn Read + Send>,
+    bar: ProgressBar,
+}
+
+impl Read for Progress {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.body.read(buffer)?;
+        self.bar.inc(read as u64);
+        if self.bar.length() == Some(self.bar.position()) {
+            self.bar.set_message("checking, loading, warming up");
+        }
+        Ok(read)
+    }
+}

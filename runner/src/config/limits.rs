@@ -1,0 +1,180 @@
+//! Every numeric limit of the server in one struct: value, unit, reason. `baton limits` prints this table.
+//!
+//! Limits that a request can meet are plain fields read where they are enforced; none is repeated as a literal
+//! elsewhere.
+
+use std::time::Duration;
+
+/// All limits. The defaults are what the documentation states.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub request_body: usize,
+    pub tensors: usize,
+    pub tensor_bytes: usize,
+    pub json_depth: usize,
+    pub request_time: Duration,
+    pub inline_run: Duration,
+    pub queue: usize,
+    pub connections: usize,
+    pub streams: u32,
+    pub header_bytes: usize,
+    pub header_time: Duration,
+    pub body_idle: Duration,
+    pub drain: Duration,
+    pub artifact: u64,
+    pub contract: u64,
+    pub manifest: u64,
+    pub golden: u64,
+    pub provenance: u64,
+    pub signature: u64,
+    pub golden_rows: usize,
+    pub uploads: usize,
+    pub upload_idle: Duration,
+    pub upload_floor: u64,
+    pub prepare_time: Duration,
+    pub warm_up_time: Duration,
+    pub subgraph_depth: usize,
+    pub kept_ready: usize,
+    pub kept_ready_bytes: u64,
+    pub kept_versions: usize,
+    pub kept_bytes: u64,
+    pub kept_pointers: usize,
+}
+
+const MIB: usize = 1 << 20;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_body: 64 * MIB,
+            tensors: 256,
+            tensor_bytes: 64 * MIB,
+            json_depth: 32,
+            request_time: Duration::from_secs(30),
+            inline_run: Duration::from_micros(200),
+            queue: 256,
+            connections: 10_000,
+            streams: 1_000,
+            header_bytes: 16 << 10,
+            header_time: Duration::from_secs(10),
+            body_idle: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            artifact: 2 << 30,
+            contract: 256 << 10,
+            manifest: 64 << 10,
+            golden: 16 << 20,
+            provenance: 1 << 20,
+            signature: 16 << 10,
+            golden_rows: 1_000,
+            uploads: 8,
+            upload_idle: Duration::from_secs(10),
+            upload_floor: 64 << 10,
+            prepare_time: Duration::from_secs(120),
+            warm_up_time: Duration::from_secs(5),
+            subgraph_depth: 8,
+            kept_ready: 1,
+            kept_ready_bytes: 256 << 20,
+            kept_versions: 100,
+            kept_bytes: 8 << 30,
+            kept_pointers: 1_000,
+        }
+    }
+}
+
+/// One line of `baton limits`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Limit {
+    pub name: &'static str,
+    pub value: String,
+    pub reason: &'static str,
+}
+
+impl Limits {
+    /// The table for people and machines.
+    pub fn table(&self) -> Vec<Limit> {
+        let seconds = |time: Duration| format!("{} s", time.as_secs());
+        let row = |name, value: String, reason| Limit { name, value, reason };
+        vec![
+            row(
+                "request_body",
+                bytes(self.request_body as u64),
+                "one inference request, after decompression",
+            ),
+            row("tensors", self.tensors.to_string(), "inputs or outputs named in one request"),
+            row(
+                "tensor_bytes",
+                bytes(self.tensor_bytes as u64),
+                "one output tensor; an input is bounded by the body",
+            ),
+            row("json_depth", self.json_depth.to_string(), "arrays in arrays in a request's data"),
+            row(
+                "request_time",
+                seconds(self.request_time),
+                "answer or DEADLINE; a shorter deadline of the caller counts",
+            ),
+            row(
+                "inline_run",
+                format!("{} us", self.inline_run.as_micros()),
+                "models that run faster are run on the connection's own thread",
+            ),
+            row(
+                "queue",
+                self.queue.to_string(),
+                "requests waiting for a compute thread; more are OVERLOADED",
+            ),
+            row("connections", self.connections.to_string(), "open connections a port"),
+            row("streams", self.streams.to_string(), "concurrent HTTP/2 streams a connection"),
+            row("header_bytes", bytes(self.header_bytes as u64), "request line and headers"),
+            row("header_time", seconds(self.header_time), "to send the headers of a request"),
+            row("body_idle", seconds(self.body_idle), "without a byte of a request's body"),
+            row("drain", seconds(self.drain), "after SIGTERM, for what was accepted"),
+            row("artifact", bytes(self.artifact), "the model file"),
+            row("contract", bytes(self.contract), "the .proto source"),
+            row("manifest", bytes(self.manifest), "baton.toml"),
+            row("golden", bytes(self.golden), "golden.jsonl"),
+            row("provenance", bytes(self.provenance), "provenance.json"),
+            row("signature", bytes(self.signature), "the detached signature"),
+            row(
+                "golden_rows",
+                self.golden_rows.to_string(),
+                "rows of golden.jsonl; all are run at every push",
+            ),
+            row("uploads", self.uploads.to_string(), "uploads at once, of all models; of one model, one"),
+            row("upload_idle", seconds(self.upload_idle), "without a byte of an upload"),
+            row(
+                "upload_floor",
+                format!("{}/s", bytes(self.upload_floor)),
+                "average rate of an upload after 30 s",
+            ),
+            row("prepare_time", seconds(self.prepare_time), "to load, test and warm up a version"),
+            row("warm_up_time", seconds(self.warm_up_time), "one warm-up run"),
+            row("subgraph_depth", self.subgraph_depth.to_string(), "subgraphs in subgraphs of an ONNX model"),
+            row(
+                "kept_ready",
+                self.kept_ready.to_string(),
+                "earlier versions of a model kept in memory for an instant roll-back",
+            ),
+            row(
+                "kept_ready_bytes",
+                bytes(self.kept_ready_bytes),
+                "artifact bytes of all versions kept so, of all models",
+            ),
+            row(
+                "kept_versions",
+                self.kept_versions.to_string(),
+                "versions of a model whose files stay in the store",
+            ),
+            row("kept_bytes", bytes(self.kept_bytes), "artifact bytes of a model's stored versions"),
+            row("kept_pointers", self.kept_pointers.to_string(), "entries of a model's activation log"),
+        ]
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        _ if count >= 1 << 30 && count % (1 << 30) == 0 => format!("{} GiB", count >> 30),
+        _ if count >= 1 << 20 && count % (1 << 20) == 0 => format!("{} MiB", count >> 20),
+        _ if count >= 1 << 10 && count % (1 << 10) == 0 => format!("{} KiB", count >> 10),
+        _ => format!("{count} B"),
+    }
+}

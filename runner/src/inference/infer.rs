@@ -1,0 +1,247 @@
+//! The one `infer()`. Every protocol's requests come through here: address, checks, where it runs, what is counted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::compute::Compute;
+use crate::bundle::Digest;
+use crate::config::Limits;
+use crate::engine::{Cancellation, RunControl, Signature};
+use crate::error::{Code, Error, Result};
+use crate::model::{Models, Served, Version};
+use crate::store::VersionNumber;
+use crate::telemetry::Phase;
+use crate::tensor::Tensor;
+
+/// Whom a request is for.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Address<'a> {
+    pub model: &'a str,
+    /// A version that must be the one being served; empty for whichever is.
+    pub version: &'a str,
+    /// A bundle that must be the one being served.
+    pub digest: Option<&'a str>,
+}
+
+/// A served version, pinned for one request: what it names stays the same to the request's end.
+#[derive(Debug, Clone)]
+pub struct Target {
+    served: Arc<Served>,
+    version: Arc<Version>,
+}
+
+impl Target {
+    /// The version.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The model's entry in the snapshot.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+}
+
+/// A decoded request.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    pub tensors: Vec<(String, Tensor)>,
+    /// Names of the outputs wanted; all if empty.
+    pub outputs: Vec<String>,
+    /// The caller's own time limit, counted from now.
+    pub timeout: Option<Duration>,
+}
+
+/// Outputs and who made them.
+#[derive(Debug)]
+pub struct Answer {
+    pub target: Target,
+    /// Positions in the signature's outputs, and their tensors.
+    pub outputs: Vec<(usize, Tensor)>,
+}
+
+impl Answer {
+    /// Named outputs.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let specs = &self.target.version.signature().outputs;
+        self.outputs
+            .iter()
+            .filter_map(|(position, tensor)| Some((specs.get(*position)?.name.as_str(), tensor)))
+    }
+}
+
+/// Answers requests. Cheap to clone; each connection thread has its own.
+#[derive(Clone)]
+pub struct Inference {
+    models: Arc<Models>,
+    compute: Compute,
+}
+
+impl std::fmt::Debug for Inference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Inference").finish_non_exhaustive()
+    }
+}
+
+impl Inference {
+    /// Starts the compute threads.
+    pub fn start(models: Arc<Models>, compute_threads: usize) -> Self {
+        let queue = models.limits().queue;
+        Self { models, compute: Compute::start(compute_threads, queue) }
+    }
+
+    /// The life cycle behind it.
+    pub fn models(&self) -> &Arc<Models> {
+        &self.models
+    }
+
+    /// All limits.
+    pub fn limits(&self) -> &Limits {
+        self.models.limits()
+    }
+
+    /// Finds what is served under an address.
+    ///
+    /// # Errors
+    /// `MODEL_UNKNOWN`, `MODEL_NOT_READY`, `VERSION_UNKNOWN`, `VERSION_NOT_ACTIVE`, `DIGEST_NOT_ACTIVE`, `BAD_DIGEST`.
+    pub fn target(&self, address: Address<'_>) -> Result<Target> {
+        let served = self.models.served(address.model)?;
+        let version = Arc::clone(served.active()?);
+        let identity = &version.identity;
+        if !address.version.is_empty() && address.version != &*identity.number_text {
+            let number: VersionNumber = address.version.parse()?;
+            return Err(Error::new(
+                Code::VersionNotActive,
+                format!(
+                    "version {number} of model {} is not being served; version {} is",
+                    identity.model, identity.number
+                ),
+            ));
+        }
+        if let Some(required) = address.digest
+            && required != &*identity.digest_text
+        {
+            let required: Digest = required.parse()?;
+            return Err(Error::new(
+                Code::DigestNotActive,
+                format!(
+                    "model {} serves {}, the request requires {required}",
+                    identity.model, identity.digest
+                ),
+            ));
+        }
+        Ok(Target { served, version })
+    }
+
+    /// Answers one request: reads the snapshot once, decodes against the version found there, runs it.
+    ///
+    /// # Errors
+    /// Those of [`Inference::target`], of `decode`, of the checks against the signature, and of the run.
+    pub async fn infer(
+        &self,
+        address: Address<'_>,
+        decode: impl FnOnce(&Signature) -> Result<Inputs>,
+    ) -> Result<Answer> {
+        let target = self.target(address)?;
+        let metrics = Arc::clone(&target.version.metrics);
+        let _in_flight = InFlight::enter(&metrics.in_flight);
+        let answer = match decode(target.version.signature()) {
+            Ok(inputs) => self.run(target, inputs).await,
+            Err(error) => Err(error),
+        };
+        match &answer {
+            Ok(answer) => {
+                metrics.answered();
+                answer.target.version.answers.inc();
+            }
+            Err(error) => metrics.failed(error.code()),
+        }
+        answer
+    }
+
+    async fn run(&self, target: Target, inputs: Inputs) -> Result<Answer> {
+        let limits = self.models.limits();
+        let Target { version, .. } = &target;
+        let tensors = version.signature().arrange(inputs.tensors)?;
+        let outputs = version.signature().select(inputs.outputs.iter().map(String::as_str))?;
+        let bytes = tensors.iter().map(Tensor::byte_len).sum();
+        let allowed = [inputs.timeout, version.settings.request_timeout()];
+        let time = allowed.into_iter().flatten().fold(limits.request_time, Duration::min);
+        let deadline = Instant::now() + time;
+
+        let cancellation = Cancellation::default();
+        let control =
+            RunControl { deadline, cancelled: Some(cancellation.clone()), output_bytes: limits.tensor_bytes };
+        let work = Work { version: Arc::clone(version), tensors, outputs: outputs.clone(), bytes, control };
+        // A thread hop doubles the CPU of a small run, a slow run stalls every other request of its thread.
+        let tensors = if version.cost().estimate(bytes) < limits.inline_run {
+            work.run(Duration::ZERO)?
+        } else {
+            let abandon = AbandonOnDrop(cancellation);
+            let result = tokio::time::timeout(time, self.compute.run(work)).await;
+            let tensors = result.unwrap_or_else(|_| {
+                Err(Error::new(Code::Deadline, "the answer was not ready before the deadline"))
+            })?;
+            abandon.disarm();
+            tensors
+        };
+        Ok(Answer { target, outputs: outputs.into_iter().zip(tensors).collect() })
+    }
+}
+
+/// A run that is ready to go, wherever it goes.
+pub(super) struct Work {
+    version: Arc<Version>,
+    tensors: Vec<Tensor>,
+    outputs: Vec<usize>,
+    bytes: usize,
+    control: RunControl,
+}
+
+impl Work {
+    pub(super) fn run(&self, queued: Duration) -> Result<Vec<Tensor>> {
+        let start = Instant::now();
+        if start >= self.control.deadline {
+            return Err(Error::new(Code::Deadline, "the deadline passed while the request was waiting"));
+        }
+        let result = self.version.run(&self.tensors, &self.outputs, &self.control);
+        let time = start.elapsed();
+        self.version.cost().observe(self.bytes, time);
+        self.version.metrics.phase(Phase::Compute, time);
+        if !queued.is_zero() {
+            self.version.metrics.phase(Phase::Queue, queued);
+        }
+        result
+    }
+}
+
+/// Stops the run when the request's future is dropped: nobody waits for the answer any more.
+struct AbandonOnDrop(Cancellation);
+
+impl AbandonOnDrop {
+    fn disarm(self) {
+        // Forgetting leaks one reference count each time; taking the value out does not.
+        drop(std::mem::take(&mut std::mem::ManuallyDrop::new(self).0));
+    }
+}
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+struct InFlight<'a>(&'a prometheus::IntGauge);
+
+impl<'a> InFlight<'a> {
+    fn enter(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

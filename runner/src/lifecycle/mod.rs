@@ -1,0 +1,7 @@
+//! Listening, accepting, and the order of the end.
+
+mod accept;
+mod shutdown;
+
+pub use accept::{Accept, bind, bind_shared, serve};
+pub use shutdown::{Ended, Shutdown, wait_for_signal};

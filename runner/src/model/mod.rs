@@ -1,0 +1,205 @@
+//! The life of models: what is stored, prepared, served, retired. Joins store, engine and snapshot.
+//!
+//! ```text
+//! push      a bundle from upload to activation, step by step
+//! activate  activation, roll-back, unloading and removal of what is stored
+//! prepare   load, golden rows, warm-up (loader thread)
+//! swap      the one place that changes what is served
+//! reap      destruction (reaper thread)
+//! recover   start-up
+//! catalog   what is known of each model, for people and for decisions
+//! ```
+//! No HTTP or gRPC type is seen here. Traffic splits, probation and the probe of a push in a child process will be
+//! rooms beside these.
+
+mod activate;
+mod catalog;
+mod loader;
+mod prepare;
+mod push;
+mod reap;
+mod recover;
+mod snapshot;
+mod swap;
+mod version;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+
+pub use activate::Outcome;
+pub use catalog::{Entry, PublicState};
+pub use push::{OnActivate, Push, check_announced};
+pub use snapshot::{Served, Slot, Snapshot, Switchboard};
+pub use version::{Identity, Version};
+
+use crate::config::Limits;
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
+use crate::store::{ModelName, Store};
+use crate::telemetry::Metrics;
+
+/// All models of the process.
+pub struct Models {
+    store: Store,
+    /// `None` if ONNX Runtime could not be loaded.
+    onnx: Option<Box<dyn Engine>>,
+    board: Switchboard,
+    catalog: Mutex<catalog::Catalog>,
+    /// Held while the pointer moves and the snapshot follows, so that both change in one order. No request takes it.
+    order: Mutex<()>,
+    busy: Mutex<HashSet<ModelName>>,
+    uploads: AtomicUsize,
+    recovered: AtomicBool,
+    reaper: reap::Reaper,
+    loader: Sender<loader::Job>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Models {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Models").finish_non_exhaustive()
+    }
+}
+
+impl Models {
+    /// Starts the loader and the reaper, and recovery on the loader. What is served follows as it loads.
+    pub fn start(
+        store: Store,
+        onnx: Option<Box<dyn Engine>>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Arc<Self> {
+        let (loader, jobs) = crossbeam_channel::unbounded();
+        let models = Arc::new(Self {
+            store,
+            onnx,
+            board: Switchboard::default(),
+            catalog: Mutex::default(),
+            order: Mutex::default(),
+            busy: Mutex::default(),
+            uploads: AtomicUsize::new(0),
+            recovered: AtomicBool::new(false),
+            reaper: reap::Reaper::start(Arc::clone(&metrics)),
+            loader,
+            metrics,
+            limits,
+        });
+        loader::start(Arc::downgrade(&models), jobs);
+        models.enqueue(|models| models.recover());
+        models
+    }
+
+    /// What requests read.
+    pub fn board(&self) -> &Switchboard {
+        &self.board
+    }
+
+    /// What a model serves now: the one read of the snapshot that a request does.
+    ///
+    /// # Errors
+    /// `MODEL_UNKNOWN`; `MODEL_NOT_READY` while the start has not yet read the store.
+    pub fn served(&self, model: &str) -> Result<Arc<Served>> {
+        self.board.served(model).map_err(|unknown| {
+            if self.is_recovered() {
+                unknown
+            } else {
+                Error::new(Code::ModelNotReady, "the server is starting")
+            }
+        })
+    }
+
+    /// The store, for reading parts back.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Has start-up loaded what was active? Until then the server is not ready.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// Claims a model for one change. A second change at the same time is refused, never queued: whoever sends it has
+    /// to see what the first one did.
+    ///
+    /// # Errors
+    /// `UPLOAD_IN_PROGRESS`.
+    pub fn claim(self: &Arc<Self>, model: &ModelName) -> Result<Claim> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if !busy.insert(model.clone()) {
+            return Err(Error::new(
+                Code::UploadInProgress,
+                format!("another change of model {model} is under way; look at its result, then try again"),
+            ));
+        }
+        Ok(Claim { models: Arc::clone(self), model: model.clone() })
+    }
+
+    /// Takes one of the places for uploads.
+    ///
+    /// # Errors
+    /// `UPLOAD_BUSY`.
+    pub fn upload_place(self: &Arc<Self>) -> Result<UploadPlace> {
+        let place = UploadPlace(Arc::clone(self));
+        if self.uploads.fetch_add(1, Ordering::AcqRel) >= self.limits.uploads {
+            return Err(Error::new(
+                Code::UploadBusy,
+                format!("{} uploads are under way, which is the limit", self.limits.uploads),
+            ));
+        }
+        Ok(place)
+    }
+
+    fn engine(&self) -> Result<&dyn Engine> {
+        self.onnx.as_deref().ok_or_else(|| {
+            Error::new(
+                Code::OnnxUnavailable,
+                "ONNX Runtime is not loaded, so no ONNX model can be served; run `make onnxruntime`, or start the \
+                 server with --onnxruntime and the path of libonnxruntime.so",
+            )
+        })
+    }
+}
+
+/// A model claimed for one change; given back when dropped.
+#[derive(Debug)]
+pub struct Claim {
+    models: Arc<Models>,
+    model: ModelName,
+}
+
+impl Claim {
+    /// The claimed model.
+    pub fn model(&self) -> &ModelName {
+        &self.model
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.models.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.model);
+    }
+}
+
+/// One of the places for uploads; given back when dropped.
+#[derive(Debug)]
+pub struct UploadPlace(Arc<Models>);
+
+impl Drop for UploadPlace {
+    fn drop(&mut self) {
+        self.0.uploads.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,365 @@
+//! A push, from received parts to an active version. Read top to bottom: this is the publish protocol
+//! (`docs/failure-model.md`). Each step fails without having changed what is served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::activate::Outcome;
+use super::catalog::{Entry, PublicState};
+use super::swap::{Durability, Target, now, stale};
+use super::version::{Identity, Prepared, Version};
+use super::{Claim, Models};
+use crate::bundle::{
+    Digest, EngineKind, GoldenRow, Manifest, Part, PartKind, Settings, check_contract, check_provenance,
+    parse_golden,
+};
+use crate::error::{Code, Error, Result};
+use crate::store::{Keep, ModelName, Reason, Staged, VersionNumber, VersionRecord, VersionState};
+
+/// What is to become of a bundle that passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnActivate {
+    /// Served from the next request on.
+    Activate,
+    /// Stored, to be activated later.
+    Stage,
+    /// Checked only; nothing is kept.
+    DryRun,
+}
+
+/// Received parts of a bundle.
+#[derive(Debug)]
+pub struct Push {
+    pub claim: Claim,
+    pub parts: BTreeMap<PartKind, Staged>,
+    pub then: OnActivate,
+    /// The generation that the caller has seen.
+    pub expected_generation: Option<u64>,
+}
+
+/// A part of the new bundle: received now, or taken from an earlier version.
+enum Source {
+    Received(Staged),
+    Stored(Part),
+}
+
+impl Source {
+    fn part(&self) -> Part {
+        match self {
+            Source::Received(staged) => Part { digest: staged.digest(), size: staged.size() },
+            Source::Stored(part) => *part,
+        }
+    }
+}
+
+/// A bundle put together and read, not yet prepared.
+struct Bundle {
+    manifest: Manifest,
+    sources: BTreeMap<PartKind, Source>,
+    warnings: Vec<String>,
+}
+
+impl Models {
+    /// Runs the publish protocol for received parts.
+    ///
+    /// # Errors
+    /// Why the bundle was refused; what is served has not changed.
+    pub async fn push(self: &Arc<Self>, push: Push) -> Result<Outcome> {
+        let model = push.claim.model().clone();
+        let result = self.on_loader(move |models| models.push_on_loader(push)).await;
+        let outcome = match &result {
+            Ok(outcome) if outcome.unchanged => "unchanged",
+            Ok(_) => "pushed",
+            Err(error) => {
+                tracing::warn!(%model, code = error.code().id(), "push refused: {}", error.text());
+                "refused"
+            }
+        };
+        self.metrics.changed(model.as_str(), outcome);
+        result
+    }
+
+    fn push_on_loader(&self, push: Push) -> Result<Outcome> {
+        let Push { claim, parts, then, expected_generation } = push;
+        let model = claim.model();
+        let entry = self.with_catalog(|catalog| catalog.get(model).cloned()).unwrap_or_default();
+        check_expected(model, expected_generation, &entry)?;
+
+        let bundle = self.assemble(model, parts, &entry)?;
+        let digest = bundle.manifest.digest();
+        let known = entry.records.iter().find(|record| {
+            record.digest == digest && record.state == VersionState::Stored && then != OnActivate::DryRun
+        });
+        if let Some(record) = known {
+            return self.push_known(model, record, &entry, then);
+        }
+
+        self.set_preparing(model, &entry, true);
+        let prepared = self.timed("prepare", || self.prepare_bundle(&bundle));
+        self.set_preparing(model, &entry, false);
+        let (mut prepared, settings) = prepared?;
+        let mut warnings = bundle.warnings;
+        warnings.append(&mut prepared.warnings);
+        let outcome = |version: Option<VersionNumber>, generation: u64, state: PublicState| Outcome {
+            model: model.clone(),
+            version,
+            digest: Some(digest),
+            generation,
+            state,
+            unchanged: false,
+            created: version.is_some(),
+            warnings: Vec::new(),
+        };
+        if then == OnActivate::DryRun {
+            return Ok(outcome(None, entry.generation, PublicState::Ready).with_warnings(warnings));
+        }
+
+        let record = self.timed("store", || self.store_bundle(model, bundle.manifest, bundle.sources))?;
+        self.with_catalog(|catalog| catalog.entry(model.clone()).or_default().records.push(record.clone()));
+        if then == OnActivate::Stage {
+            self.collect(model);
+            return Ok(
+                outcome(Some(record.number), entry.generation, PublicState::Stored).with_warnings(warnings)
+            );
+        }
+
+        let version = self.version(model, &record, settings, prepared);
+        let swapped = self.timed("swap", || {
+            let target = Target::Version(Arc::new(version));
+            self.swap(model, entry.generation, target, Reason::Push, Durability::Required)
+        });
+        let (generation, more) = swapped.map_err(|error| match error.code() {
+            Code::GenerationStale => Error::new(
+                Code::GenerationStale,
+                format!("{}; the push is stored as version {} and not active", error.text(), record.number),
+            ),
+            _ => error,
+        })?;
+        warnings.extend(more);
+        tracing::info!(%model, version = %record.number, generation, %digest, "activated a push");
+        self.collect(model);
+        Ok(outcome(Some(record.number), generation, PublicState::Active).with_warnings(warnings))
+    }
+
+    /// The bundle is in the store already: the same bytes are the same version.
+    fn push_known(
+        &self,
+        model: &ModelName,
+        record: &VersionRecord,
+        entry: &Entry,
+        then: OnActivate,
+    ) -> Result<Outcome> {
+        let is_active = entry.active == Some(record.number);
+        if is_active || then == OnActivate::Stage {
+            return Ok(Outcome {
+                model: model.clone(),
+                version: Some(record.number),
+                digest: Some(record.digest),
+                generation: entry.generation,
+                state: entry.state(record),
+                unchanged: true,
+                created: false,
+                warnings: Vec::new(),
+            });
+        }
+        self.activate_record(model, record, entry, Reason::Push)
+    }
+
+    /// Puts received parts and parts of the version in force together, and reads all but the artifact.
+    fn assemble(
+        &self,
+        model: &ModelName,
+        parts: BTreeMap<PartKind, Staged>,
+        entry: &Entry,
+    ) -> Result<Bundle> {
+        let base = entry.base();
+        let mut sources: BTreeMap<PartKind, Source> =
+            parts.into_iter().map(|(kind, staged)| (kind, Source::Received(staged))).collect();
+        let mut warnings = Vec::new();
+        if let Some(base) = base {
+            for (kind, part) in base.manifest.parts.iter().filter(|(kind, _)| kind.carries_over()) {
+                if !sources.contains_key(kind) {
+                    sources.insert(*kind, Source::Stored(*part));
+                }
+            }
+            let new_artifact = matches!(sources.get(&PartKind::Artifact), Some(Source::Received(_)));
+            if new_artifact && matches!(sources.get(&PartKind::Golden), Some(Source::Stored(_))) {
+                warnings.push(format!("golden rows were taken over from version {}", base.number));
+            }
+        }
+        match sources.get(&PartKind::Artifact) {
+            None => {
+                return Err(Error::new(
+                    Code::UploadEmpty,
+                    format!(
+                        "model {model} has no version yet, so the push needs the model itself (part \"model\")"
+                    ),
+                ));
+            }
+            Some(source) if source.part().size == 0 => {
+                return Err(Error::new(Code::UploadEmpty, "the model file is empty"));
+            }
+            Some(_) => {}
+        }
+        // An empty golden, contract or provenance part takes the part away.
+        sources.retain(|kind, source| source.part().size > 0 || *kind == PartKind::Manifest);
+        if let Some(bytes) = self.read_part(&sources, PartKind::Contract)? {
+            check_contract(&bytes)?;
+            warnings
+                .push("the contract is stored; typed services are not served by this release yet".to_owned());
+        }
+        if let Some(bytes) = self.read_part(&sources, PartKind::Provenance)? {
+            check_provenance(&bytes)?;
+        }
+        if sources.contains_key(&PartKind::Signature) {
+            warnings
+                .push("the signature is stored; signatures are not verified by this release yet".to_owned());
+        }
+        let described = sources.iter().map(|(kind, source)| (*kind, source.part())).collect();
+        Ok(Bundle { manifest: Manifest::new(EngineKind::Onnx, described), sources, warnings })
+    }
+
+    fn read_part(&self, sources: &BTreeMap<PartKind, Source>, kind: PartKind) -> Result<Option<Vec<u8>>> {
+        match sources.get(&kind) {
+            None => Ok(None),
+            Some(Source::Received(staged)) => Ok(Some(self.store.read_staged(staged)?)),
+            Some(Source::Stored(part)) => Ok(Some(self.store.read_blob(*part)?)),
+        }
+    }
+
+    fn prepare_bundle(&self, bundle: &Bundle) -> Result<(Prepared, Settings)> {
+        let part = |kind| self.read_part(&bundle.sources, kind);
+        let (settings, golden) = self.read_settings(part(PartKind::Manifest)?, part(PartKind::Golden)?)?;
+        let artifact = part(PartKind::Artifact)?.unwrap_or_default();
+        let prepared = super::prepare::prepare(self.engine()?, artifact, &settings, &golden, &self.limits)?;
+        Ok((prepared, settings))
+    }
+
+    fn read_settings(
+        &self,
+        manifest: Option<Vec<u8>>,
+        golden: Option<Vec<u8>>,
+    ) -> Result<(Settings, Vec<GoldenRow>)> {
+        let settings = Settings::parse(&manifest.unwrap_or_default())?;
+        let golden = parse_golden(&golden.unwrap_or_default(), self.limits.golden_rows)?;
+        Ok((settings, golden))
+    }
+
+    /// Loads a stored version, with the same checks as when it was pushed.
+    pub(super) fn prepare_stored(&self, model: &ModelName, record: &VersionRecord) -> Result<Version> {
+        let read = |kind| record.manifest.part(kind).map(|part| self.store.read_blob(part)).transpose();
+        let (settings, golden) = self.read_settings(read(PartKind::Manifest)?, read(PartKind::Golden)?)?;
+        let artifact = read(PartKind::Artifact)?.unwrap_or_default();
+        let prepared = super::prepare::prepare(self.engine()?, artifact, &settings, &golden, &self.limits)?;
+        Ok(self.version(model, record, settings, prepared))
+    }
+
+    fn version(
+        &self,
+        model: &ModelName,
+        record: &VersionRecord,
+        settings: Settings,
+        prepared: Prepared,
+    ) -> Version {
+        let identity = Identity::new(model.clone(), record.number, record.digest);
+        let metrics =
+            (self.metrics.model(model.as_str()), self.metrics.answers(model.as_str(), &identity.number_text));
+        self.metrics.loaded().inc();
+        Version::new(identity, settings, metrics, Entry::artifact_size(record), prepared, self.reaper.clone())
+    }
+
+    /// Makes blobs of received parts and writes the version's record.
+    fn store_bundle(
+        &self,
+        model: &ModelName,
+        manifest: Manifest,
+        sources: BTreeMap<PartKind, Source>,
+    ) -> Result<VersionRecord> {
+        for source in sources.into_values() {
+            if let Source::Received(staged) = source {
+                self.store.keep(staged)?;
+            }
+        }
+        let number = self.store.last_number(model)?.next();
+        let digest = manifest.digest();
+        let record =
+            VersionRecord { number, digest, manifest, created_at: now(), state: VersionState::Stored };
+        self.store.add_version(model, &record)?;
+        Ok(record)
+    }
+
+    /// Collects garbage; a failure only costs disk.
+    pub(super) fn collect(&self, model: &ModelName) {
+        let keep = Keep {
+            versions: self.limits.kept_versions,
+            artifact_bytes: self.limits.kept_bytes,
+            pointers: self.limits.kept_pointers,
+        };
+        let records = self.with_catalog(|catalog| catalog.get(model).map(|entry| entry.records.clone()));
+        let records = records.unwrap_or_default();
+        let retired = self.store.retire_old(model, &records, &self.pinned(model), keep);
+        let swept = retired.and_then(|retired| {
+            if retired.is_empty() {
+                return Ok(0);
+            }
+            self.with_catalog(|catalog| {
+                let entry = catalog.entry(model.clone()).or_default();
+                for record in &mut entry.records {
+                    if let Some(changed) = retired.iter().find(|changed| changed.number == record.number) {
+                        record.clone_from(changed);
+                    }
+                }
+            });
+            self.sweep()
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%model, "cannot collect garbage: {error}");
+        }
+    }
+
+    /// Removes the blobs that no stored version names.
+    pub(super) fn sweep(&self) -> std::result::Result<usize, crate::store::StoreError> {
+        let records: Vec<VersionRecord> = self.with_catalog(|catalog| {
+            catalog.values().flat_map(|entry| entry.records.iter().cloned()).collect()
+        });
+        self.store.sweep(&records)
+    }
+
+    fn set_preparing(&self, model: &ModelName, known: &Entry, preparing: bool) {
+        // A model's first push must not show an empty model before it succeeds.
+        if known.exists() {
+            self.with_catalog(|catalog| catalog.entry(model.clone()).or_default().preparing = preparing);
+        }
+    }
+
+    fn timed<T>(&self, step: &str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let value = work();
+        self.metrics.publish_step(step, start.elapsed());
+        value
+    }
+}
+
+/// `If-Match`: the caller means the generation that it has seen.
+pub(super) fn check_expected(model: &ModelName, expected: Option<u64>, entry: &Entry) -> Result<()> {
+    match expected {
+        Some(expected) if expected != entry.generation => Err(stale(model, expected, entry.generation)),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the digest that a client announced for a part.
+///
+/// # Errors
+/// `DIGEST_MISMATCH`.
+pub fn check_announced(announced: Option<Digest>, staged: &Staged) -> Result<()> {
+    match announced {
+        Some(announced) if announced != staged.digest() => Err(Error::new(
+            Code::DigestMismatch,
+            "the uploaded bytes do not have the announced digest; they were changed on the way, or the digest is of \
+             another file",
+        )),
+        _ => Ok(()),
+    }
+}
