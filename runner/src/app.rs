@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -49,6 +50,9 @@ pub fn run(config: Config) -> Result<Ended> {
     let admin_runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ADMIN_THREADS)
         .thread_name("baton-admin")
+        // `block_in_place` borrows threads from this pool; idle ones need not stay.
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(1))
         .enable_all()
         .build()
         .map_err(|error| Error::new(Code::Internal, "cannot start the admin threads").caused_by(error))?;

@@ -10,7 +10,6 @@ use crate::bundle::{GoldenRow, Settings};
 use crate::config::Limits;
 use crate::engine::{Engine, EngineOptions, Instance, RunControl, trim_heap};
 use crate::error::{Code, Error, Result};
-use crate::failpoint;
 use crate::tensor::{Tensor, compare};
 
 /// Runs after the first, to measure.
@@ -31,8 +30,6 @@ pub fn prepare(
     golden: &[GoldenRow],
     limits: &Limits,
 ) -> Result<Prepared> {
-    failpoint::hit("prepare")
-        .map_err(|error| Error::new(Code::Internal, "cannot prepare").caused_by(error))?;
     let deadline = Instant::now() + limits.prepare_time;
     let options =
         EngineOptions { intra_threads: settings.onnx.intra_threads, load_time: limits.prepare_time };

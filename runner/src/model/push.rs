@@ -15,6 +15,7 @@ use crate::bundle::{
     parse_golden,
 };
 use crate::error::{Code, Error, Result};
+use crate::failpoint;
 use crate::store::{Keep, ModelName, Reason, Staged, VersionNumber, VersionRecord, VersionState};
 
 /// What is to become of a bundle that passes.
@@ -92,11 +93,15 @@ impl Models {
             record.digest == digest && record.state == VersionState::Stored && then != OnActivate::DryRun
         });
         if let Some(record) = known {
-            return self.push_known(model, record, &entry, then);
+            return self.push_known(model, record, &entry, then, bundle.sources);
         }
 
         self.set_preparing(model, &entry, true);
-        let prepared = self.timed("prepare", || self.prepare_bundle(&bundle));
+        let prepared = self.timed("prepare", || {
+            failpoint::hit("prepare")
+                .map_err(|error| Error::new(Code::Internal, "cannot prepare").caused_by(error))?;
+            self.prepare_bundle(&bundle)
+        });
         self.set_preparing(model, &entry, false);
         let (mut prepared, settings) = prepared?;
         let mut warnings = bundle.warnings;
@@ -149,6 +154,7 @@ impl Models {
         record: &VersionRecord,
         entry: &Entry,
         then: OnActivate,
+        sources: BTreeMap<PartKind, Source>,
     ) -> Result<Outcome> {
         let is_active = entry.active == Some(record.number);
         if is_active || then == OnActivate::Stage {
@@ -163,7 +169,14 @@ impl Models {
                 warnings: Vec::new(),
             });
         }
-        self.activate_record(model, record, entry, Reason::Push)
+        match self.activate_record(model, record, entry, Reason::Push) {
+            // The stored files were damaged since; those that were just received are whole.
+            Err(error) if error.code() == Code::StoreCorrupt => {
+                self.keep(sources)?;
+                self.activate_record(model, record, entry, Reason::Push)
+            }
+            result => result,
+        }
     }
 
     /// Puts received parts and parts of the version in force together, and reads all but the artifact.
@@ -276,17 +289,23 @@ impl Models {
         manifest: Manifest,
         sources: BTreeMap<PartKind, Source>,
     ) -> Result<VersionRecord> {
-        for source in sources.into_values() {
-            if let Source::Received(staged) = source {
-                self.store.keep(staged)?;
-            }
-        }
+        self.keep(sources)?;
         let number = self.store.last_number(model)?.next();
         let digest = manifest.digest();
         let record =
             VersionRecord { number, digest, manifest, created_at: now(), state: VersionState::Stored };
         self.store.add_version(model, &record)?;
         Ok(record)
+    }
+
+    /// Makes blobs of the parts that were received.
+    fn keep(&self, sources: BTreeMap<PartKind, Source>) -> Result<()> {
+        for source in sources.into_values() {
+            if let Source::Received(staged) = source {
+                self.store.keep(staged)?;
+            }
+        }
+        Ok(())
     }
 
     /// Collects garbage; a failure only costs disk.
