@@ -64,7 +64,7 @@ impl Ledger {
         assert!(self.lost() == 0 && mixed == 0, "{} lost, {mixed} mixed: {:#?}", self.lost(), self.faults());
     }
 
-    fn check(&self, expected: &dyn Fn(&str) -> Option<f32>, answer: &Answered, due: Instant) {
+    fn check(&self, expected: &Expected, answer: &Answered, due: Instant) {
         self.answered.fetch_add(1, Ordering::SeqCst);
         self.micros.lock().unwrap_or_else(PoisonError::into_inner).push(due.elapsed().as_micros() as u64);
         *self
@@ -92,6 +92,9 @@ struct Answered {
     digest: String,
     header_digest: String,
 }
+
+/// The `k` of a version's number, if there is such a version.
+type Expected = dyn Fn(&str) -> Option<f32> + Send + Sync;
 
 /// A load on one `add` model.
 pub struct Load {
@@ -136,7 +139,7 @@ async fn drive(
     data: String,
     model: &'static str,
     per_second: u32,
-    expected: Arc<dyn Fn(&str) -> Option<f32> + Send + Sync>,
+    expected: Arc<Expected>,
     stop: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
 ) {

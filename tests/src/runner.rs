@@ -16,6 +16,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A store that outlives the process; a temporary one if not given.
     pub store: Option<PathBuf>,
+    /// The binary under test if not given.
+    pub binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -37,6 +39,12 @@ impl Options {
         self
     }
 
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
     /// Starts the server and waits until it listens.
     pub fn start(self) -> Runner {
         self.try_start().unwrap_or_else(|status| panic!("the server ended at its start: {status}"))
@@ -46,7 +54,7 @@ impl Options {
     pub fn try_start(self) -> Result<Runner, ExitStatus> {
         let temporary = TempDir::new().expect("a temporary folder");
         let store = self.store.unwrap_or_else(|| temporary.path().join("store"));
-        let mut child = Command::new(binary())
+        let mut child = Command::new(self.binary.unwrap_or_else(binary))
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store"])
             .arg(&store)
             .args(&self.arguments)

@@ -14,7 +14,7 @@ use crate::admin::wire::Problem;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server said no.
-    Refused { status: u16, problem: Problem, json: bool },
+    Refused { status: u16, problem: Box<Problem>, json: bool },
     /// No answer.
     Unreachable(String),
     /// The command makes no sense as it was given.
@@ -138,7 +138,7 @@ impl Client {
             request_id: String::new(),
             details: None,
         });
-        Err(Failure::Refused { status: status.as_u16(), problem, json: self.json })
+        Err(Failure::Refused { status: status.as_u16(), problem: Box::new(problem), json: self.json })
     }
 }
 

@@ -7,7 +7,6 @@ use reqwest::Method;
 
 use super::client::{Client, Failure};
 use super::{ServerArgs, output};
-use crate::admin::wire::Problem;
 use crate::engine::onnx::{OnnxRuntime, find_library};
 use crate::store::Store;
 
@@ -59,8 +58,8 @@ pub(super) fn doctor(arguments: &DoctorArgs, server: &ServerArgs) -> Result<(), 
     match running {
         // The store is the running server's; opening it here would only find it locked.
         Ok(address) => check("server", Ok(format!("answers at {address}"))),
-        Err(Failure::Refused { problem: Problem { error, .. }, .. }) => {
-            check("server", Err(format!("answers at {}, but: {error}", server.server)));
+        Err(Failure::Refused { problem, .. }) => {
+            check("server", Err(format!("answers at {}, but: {}", server.server, problem.error)));
         }
         Err(_) => {
             check("server", Ok(format!("none at {} (start one with `baton serve`)", server.server)));

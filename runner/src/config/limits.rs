@@ -19,6 +19,7 @@ pub struct Limits {
     pub streams: u32,
     pub header_bytes: usize,
     pub header_time: Duration,
+    pub idle_time: Duration,
     pub body_idle: Duration,
     pub drain: Duration,
     pub artifact: u64,
@@ -57,6 +58,7 @@ impl Default for Limits {
             streams: 1_000,
             header_bytes: 16 << 10,
             header_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(180),
             body_idle: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             artifact: 2 << 30,
@@ -125,6 +127,7 @@ impl Limits {
             row("connections", self.connections.to_string(), "open connections a port"),
             row("streams", self.streams.to_string(), "concurrent HTTP/2 streams a connection"),
             row("header_bytes", bytes(self.header_bytes as u64), "request line and headers"),
+            row("idle_time", seconds(self.idle_time), "between two requests of a connection"),
             row("header_time", seconds(self.header_time), "to send the headers of a request"),
             row("body_idle", seconds(self.body_idle), "without a byte of a request's body"),
             row("drain", seconds(self.drain), "after SIGTERM, for what was accepted"),
@@ -172,9 +175,9 @@ impl Limits {
 
 fn bytes(count: u64) -> String {
     match count {
-        _ if count >= 1 << 30 && count % (1 << 30) == 0 => format!("{} GiB", count >> 30),
-        _ if count >= 1 << 20 && count % (1 << 20) == 0 => format!("{} MiB", count >> 20),
-        _ if count >= 1 << 10 && count % (1 << 10) == 0 => format!("{} KiB", count >> 10),
+        _ if count >= 1 << 30 && count.is_multiple_of(1 << 30) => format!("{} GiB", count >> 30),
+        _ if count >= 1 << 20 && count.is_multiple_of(1 << 20) => format!("{} MiB", count >> 20),
+        _ if count >= 1 << 10 && count.is_multiple_of(1 << 10) => format!("{} KiB", count >> 10),
         _ => format!("{count} B"),
     }
 }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,6 +19,7 @@ use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::guard::{Guarded, Requests};
 use super::shutdown::{Open, Shutdown};
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
@@ -112,20 +114,21 @@ where
 {
     let limits = &accept.limits;
     let _gauge = Gauge::enter(&accept.connections);
-    // hyper's own header timer starts with the first byte of HTTP/1.1; a connection that says nothing has none.
-    let mut first = [0];
+    // A connection that says nothing costs a descriptor, for as long as an idle one may.
+    let mut greeting = [0; 3];
     let greeted = tokio::select! {
-        peeked = tokio::time::timeout(limits.header_time * 6, stream.peek(&mut first)) => peeked.is_ok(),
+        peeked = tokio::time::timeout(limits.idle_time, stream.peek(&mut greeting)) => peeked.is_ok(),
         () = accept.shutdown.begun() => false,
     };
     if !greeted {
         return;
     }
+    let is_http2 = &greeting == b"PRI";
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
+        .header_read_timeout(limits.idle_time)
         .max_buf_size(limits.header_bytes.max(64 << 10))
         .http2()
         .timer(TokioTimer::new())
@@ -135,9 +138,16 @@ where
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
+    let requests = Arc::new(Requests::default());
+    let stream = Guarded::new(stream, Arc::clone(&requests), limits.header_time, is_http2);
     let service = service_fn(move |request| {
+        let under_way = requests.begin();
         let answer = serve(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -1,6 +1,7 @@
 //! Listening, accepting, and the order of the end.
 
 mod accept;
+mod guard;
 mod shutdown;
 
 pub use accept::{Accept, bind, bind_shared, serve};

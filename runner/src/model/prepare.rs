@@ -23,7 +23,7 @@ const SHOWN_ROWS: usize = 10;
 ///
 /// # Errors
 /// The engine's refusal, `GOLDEN_FAILED` with the differences, or `PREPARE_DEADLINE`.
-pub fn prepare(
+pub(super) fn prepare(
     engine: &dyn Engine,
     artifact: Vec<u8>,
     settings: &Settings,

@@ -24,14 +24,14 @@ struct Retired {
 
 /// Takes instances for destruction. Cheap to clone.
 #[derive(Clone)]
-pub struct Reaper {
+pub(super) struct Reaper {
     sender: Sender<Retired>,
     metrics: Arc<Metrics>,
 }
 
 impl Reaper {
     /// Starts the thread.
-    pub fn start(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn start(metrics: Arc<Metrics>) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded::<Retired>();
         let reaper = Self { sender, metrics: Arc::clone(&metrics) };
         let run = move || {

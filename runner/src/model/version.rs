@@ -57,7 +57,7 @@ pub struct Version {
 }
 
 /// A loaded instance with what was measured while it warmed up.
-pub struct Prepared {
+pub(super) struct Prepared {
     pub instance: Box<dyn Instance>,
     pub run_time: Duration,
     pub run_bytes: usize,

@@ -43,9 +43,10 @@ impl OnnxRuntime {
         if options.intra_threads > 1 {
             builder = builder
                 .with_independent_thread_pool()
-                .and_then(|builder| builder.with_intra_threads(options.intra_threads))
-                .and_then(|builder| builder.with_intra_op_spinning(false))
-                .map_err(|error| load_failure(&error.into(), self.version()))?;
+                .map_err(ort::Error::from)
+                .and_then(|builder| Ok(builder.with_intra_threads(options.intra_threads)?))
+                .and_then(|builder| Ok(builder.with_intra_op_spinning(false)?))
+                .map_err(refused)?;
         }
         let timer = LoadTimer::start(builder.canceler(), options.load_time);
         let session = builder.commit_from_memory(model);
