@@ -95,7 +95,7 @@ pub fn run(config: Config) -> Result<Ended> {
 }
 
 fn load_onnx(config: &Config) -> Option<Box<dyn Engine>> {
-    match OnnxRuntime::load(&find_library(config.onnxruntime.as_deref())) {
+    match OnnxRuntime::load(&find_library(config.onnxruntime.as_deref()), &config.limits) {
         Ok(runtime) => {
             tracing::info!("loaded ONNX Runtime {}", runtime.version());
             Some(Box::new(runtime))

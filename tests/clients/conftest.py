@@ -9,7 +9,7 @@ import tritonclient.http as triton_http
 
 from support import dtypes, models
 from support.admin import Admin
-from support.runner import BINARY, ONNXRUNTIME, Runner
+from support.runner import BINARY, ONNXRUNTIME, START_SECONDS, Runner, eventually
 
 _numbers = itertools.count(1)
 
@@ -39,9 +39,12 @@ def start(tmp_path):
     """Starts servers that only this test sees; those still running at its end must stop with exit code 0."""
     runners = []
 
-    def start_one(*arguments, store="store"):
-        runners.append(Runner(tmp_path / store, *arguments))
-        return runners[-1]
+    def start_one(*arguments, wait=True):
+        runner = Runner(tmp_path / "store", *arguments)
+        runners.append(runner)
+        if wait:
+            eventually(runner.is_ready, "ready", START_SECONDS)
+        return runner
 
     yield start_one
     codes = [runner.stop() for runner in runners if runner.is_running()]

@@ -51,7 +51,9 @@ def test_nan_and_infinity_pass_through_tritonclients_json(server, identities, na
     dtypes.assert_same(calls.triton_http_json(server, identities[name], {"X": sent})["Y"], sent)
 
 
-@pytest.mark.parametrize("client", ["triton-http-binary", "triton-http-aio", "triton-grpc", "grpc-typed", "kserve-grpc"])
+@pytest.mark.parametrize(
+    "client", ["triton-http-binary", "triton-http-aio", "triton-grpc", "grpc-typed", "kserve-grpc"]
+)
 def test_byte_strings_that_are_no_utf8_pass_in_binary(server, identities, client):
     sent = np.array(ODD_TEXT, dtype=np.object_)
     dtypes.assert_same(calls.ALL[client](server, identities["BYTES"], {"X": sent})["Y"], sent)

@@ -46,7 +46,7 @@ pub(super) fn doctor(arguments: &DoctorArgs, server: &ServerArgs) -> Result<(), 
     let library = find_library(arguments.onnxruntime.as_deref());
     check(
         "ONNX Runtime",
-        OnnxRuntime::load(&library)
+        OnnxRuntime::load(&library, &crate::config::Limits::default())
             .map(|runtime| format!("{} at {}", runtime.version(), library.display()))
             .map_err(|error| error.text().to_owned()),
     );

@@ -92,7 +92,9 @@ def assert_same(got: np.ndarray, wanted: np.ndarray) -> None:
         assert got.tolist() == wanted.tolist()
     elif wanted.dtype.kind in "fV":
         both_nan = np.isnan(got.astype(np.float64)) & np.isnan(wanted.astype(np.float64))
-        same_bits = got.view(f"u{got.itemsize}") == wanted.view(f"u{wanted.itemsize}") if got.ndim else _bits(got, wanted)
+        same_bits = (
+            got.view(f"u{got.itemsize}") == wanted.view(f"u{wanted.itemsize}") if got.ndim else _bits(got, wanted)
+        )
         assert np.all(both_nan | same_bits), f"{got} instead of {wanted}"
     else:
         assert np.array_equal(got, wanted), f"{got} instead of {wanted}"

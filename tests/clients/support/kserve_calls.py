@@ -22,7 +22,11 @@ def run(function: str, *arguments):
 
 
 def _dispatch(function: str, arguments):
-    return asyncio.run(globals()[function](*arguments))
+    try:
+        return asyncio.run(globals()[function](*arguments))
+    except Exception as error:
+        # The client's own exceptions do not survive the way back.
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
 def _request(model, inputs, outputs, binary, request_id=None):

@@ -98,7 +98,7 @@ def gathers() -> bytes:
 
 def odd_names() -> bytes:
     """Tensor names as exporters really write them."""
-    name_in, name_out = "serving_default_x:0/in put", "StatefulPartitionedCall:0 é \"q\""
+    name_in, name_out = "serving_default_x:0/in put", 'StatefulPartitionedCall:0 é "q"'
     return build([helper.make_node("Neg", [name_in], [name_out])], [value(name_in)], [value(name_out)])
 
 
@@ -136,7 +136,7 @@ def spins() -> bytes:
         ],
         [value("going_out", TensorProto.BOOL, ()), value("state_out", float32, (size, size))],
     )
-    matrix = np.random.default_rng(7).normal(0, 0.1, (size, size)).astype(np.float32)
+    matrix = np.random.default_rng(7).normal(0, 0.3, (size, size)).astype(np.float32)
     return build(
         [
             helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
@@ -218,7 +218,12 @@ def external_sparse(part: str) -> bytes:
 def calls_itself() -> bytes:
     """A model-local function that uses itself."""
     function = helper.make_function(
-        "mine", "f", ["a"], ["b"], [helper.make_node("f", ["a"], ["b"], domain="mine")], [helper.make_opsetid("mine", 1)]
+        "mine",
+        "f",
+        ["a"],
+        ["b"],
+        [helper.make_node("f", ["a"], ["b"], domain="mine")],
+        [helper.make_opsetid("mine", 1)],
     )
     return build(
         [helper.make_node("f", ["X"], ["Y"], domain="mine")],
@@ -230,21 +235,16 @@ def calls_itself() -> bytes:
 
 
 def nested_ifs(levels: int) -> bytes:
-    def branch(level: int):
-        if level == 0:
-            node = helper.make_node("Constant", [], ["leaf"], value=constant("c", np.ones(4, np.float32)))
-            return helper.make_graph([node], "leaf", [], [value("leaf", shape=(4,))])
-        inner = branch(level - 1)
-        name = f"o{level}"
-        node = helper.make_node("If", ["yes"], [name], then_branch=inner, else_branch=inner)
-        return helper.make_graph([node], f"level{level}", [], [value(name, shape=(4,))])
+    def leaf():
+        node = helper.make_node("Constant", [], ["leaf"], value=constant("c", np.ones(4, np.float32)))
+        return helper.make_graph([node], "leaf", [], [value("leaf", shape=(4,))])
 
-    top = branch(levels - 1)
-    return build(
-        [helper.make_node("If", ["yes"], ["Y"], then_branch=top, else_branch=top)],
-        [value("yes", TensorProto.BOOL, ())],
-        [value("Y", shape=(4,))],
-    )
+    graph, name = leaf(), "Y"
+    for level in range(levels):
+        name = "Y" if level == levels - 1 else f"o{level}"
+        node = helper.make_node("If", ["yes"], [name], then_branch=graph, else_branch=leaf())
+        graph = helper.make_graph([node], f"level{level}", [], [value(name, shape=(4,))])
+    return build(graph.node, [value("yes", TensorProto.BOOL, ())], graph.output)
 
 
 def divides_by_zero() -> bytes:

@@ -7,16 +7,17 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BINARY = os.environ.get("BATON_BIN", str(REPOSITORY / "target/release/baton"))
-ONNXRUNTIME = os.environ.get(
-    "BATON_ONNXRUNTIME", str(REPOSITORY / ".cache/onnxruntime/libonnxruntime.so.1.31.1")
-)
+ONNXRUNTIME = os.environ.get("BATON_ONNXRUNTIME", str(REPOSITORY / ".cache/onnxruntime/libonnxruntime.so.1.31.1"))
 START_SECONDS = 30
 STOP_SECONDS = 45
-LISTENING = re.compile(r"\b(data|admin) listening on (\S+:\d+)")
+# A line of stdout; the log on stderr says the same in its own words.
+LISTENING = re.compile(r"(data|admin) listening on (\S+:\d+)\n?")
 
 
 class Runner:
@@ -38,15 +39,16 @@ class Runner:
         ]
         for reader in self._readers:
             reader.start()
-        addresses = dict(self._next_address() for _ in range(2))
+        addresses = dict([self._next_address(), self._next_address()])
         self.data, self.admin = addresses["data"], addresses["admin"]
 
     def _read(self, pipe) -> None:
         for line in pipe:
             self.lines.append(line)
-            if found := LISTENING.search(line):
+            if pipe is self.process.stdout and (found := LISTENING.fullmatch(line)):
                 self._addresses.put(found.groups())
-        self._addresses.put(None)
+        if pipe is self.process.stdout:
+            self._addresses.put(None)
 
     def _next_address(self) -> tuple[str, str]:
         try:
@@ -55,12 +57,21 @@ class Runner:
             address = None
         if address is None:
             self.kill()
-            raise RuntimeError(f"baton did not start:\n{self.log}")
+            for reader in self._readers:
+                reader.join(timeout=5)
+            raise RuntimeError(f"baton did not start, exit code {self.process.returncode}:\n{self.log}")
         return address
 
     @property
     def log(self) -> str:
         return "".join(self.lines)
+
+    def is_ready(self) -> bool:
+        """Are all models that were active before the start being served again?"""
+        try:
+            return urllib.request.urlopen(f"http://{self.data}/readyz", timeout=10).status == 200
+        except urllib.error.HTTPError:
+            return False
 
     def is_running(self) -> bool:
         return self.process.poll() is None

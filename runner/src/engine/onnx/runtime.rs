@@ -9,6 +9,8 @@ use std::sync::Arc;
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 
+use super::inspect::InspectLimits;
+use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 
 /// The file name in the hash-pinned wheel that `make` fetches.
@@ -18,6 +20,7 @@ const LIBRARY: &str = "libonnxruntime.so.1.31.1";
 #[derive(Clone)]
 pub struct OnnxRuntime {
     pub(super) environment: Environment,
+    pub(super) inspect_limits: InspectLimits,
     version: String,
 }
 
@@ -56,7 +59,7 @@ impl OnnxRuntime {
     ///
     /// # Errors
     /// `ONNX_UNAVAILABLE` if the library is missing, too old (before 1.24) or refuses to start.
-    pub fn load(library: &Path) -> Result<Self> {
+    pub fn load(library: &Path, limits: &Limits) -> Result<Self> {
         let unavailable = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(
                 Code::OnnxUnavailable,
@@ -87,7 +90,9 @@ impl OnnxRuntime {
             .map_err(|error| unavailable(error.into()))?;
         environment.set_log_level(LogLevel::Error);
         let version = ort::util::probe(library).map_or_else(|| "1".to_owned(), |minor| format!("1.{minor}"));
-        Ok(Self { environment, version })
+        let inspect_limits =
+            InspectLimits { subgraph_depth: limits.subgraph_depth, ..InspectLimits::default() };
+        Ok(Self { environment, inspect_limits, version })
     }
 
     /// The library's version, e.g. `1.31`.

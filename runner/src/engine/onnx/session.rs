@@ -14,7 +14,7 @@ use ort::session::Session;
 use ort::session::builder::LoadCanceler;
 use ort::value::{TensorElementType, ValueType};
 
-use super::inspect::{ClassLabels, InspectError, InspectLimits, Inspection, inspect};
+use super::inspect::{ClassLabels, InspectError, Inspection, inspect};
 use super::run::Runner;
 use super::runtime::OnnxRuntime;
 use crate::engine::{Engine, EngineOptions, Instance, RunControl, Signature, TensorSpec};
@@ -23,7 +23,7 @@ use crate::tensor::{Dim, Dtype, Tensor};
 
 impl Engine for OnnxRuntime {
     fn prepare(&self, artifact: Vec<u8>, options: EngineOptions) -> Result<Box<dyn Instance>> {
-        let inspection = inspect(&artifact, &InspectLimits::default()).map_err(refusal)?;
+        let inspection = inspect(&artifact, &self.inspect_limits).map_err(refusal)?;
         let bytes = inspection.rewritten.as_deref().unwrap_or(&artifact);
         let session = self.session(bytes, options)?;
         Ok(Box::new(OnnxInstance::new(session, &inspection)?))
@@ -226,4 +226,88 @@ fn load_failure(error: &ort::Error, version: &str) -> Error {
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(start)?;
     if end.is_empty() { Some("") } else { rest.split_once(end).map(|(inner, _)| inner) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::Limits;
+
+    fn prepared() -> Box<dyn Instance> {
+        // Test binaries lie one folder deeper than the product, so the checkout's copy is named.
+        let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/onnxruntime/libonnxruntime.so.1.31.1");
+        let library =
+            std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| fetched.into(), std::path::PathBuf::from);
+        let runtime = OnnxRuntime::load(&library, &Limits::default())
+            .expect("`make onnxruntime` fetches ONNX Runtime for the tests");
+        let options = EngineOptions { intra_threads: 1, load_time: Duration::from_secs(10) };
+        let model = include_bytes!("../../../../sample-models/iris/v2/model.onnx");
+        runtime.prepare(model.to_vec(), options).expect("the sample model loads")
+    }
+
+    fn rows(seed: usize, count: usize) -> Tensor {
+        let value = |index: usize| ((index * 7 + seed * 13) % 80) as f32 / 10.0;
+        let bytes: Vec<u8> = (0..count * 4).flat_map(|index| value(index).to_le_bytes()).collect();
+        Tensor::raw(Dtype::Fp32, vec![count as i64, 4], bytes.into()).expect("a tensor")
+    }
+
+    #[test]
+    fn concurrent_runs_agree() {
+        let instance = prepared();
+        let control = || RunControl {
+            deadline: Instant::now() + Duration::from_secs(60),
+            cancelled: None,
+            output_bytes: 1 << 20,
+        };
+        let outputs: Vec<usize> = (0..instance.signature().outputs.len()).collect();
+        let expected: Vec<Vec<Tensor>> = (0..16)
+            .map(|seed| instance.run(&[rows(seed, seed + 1)], &outputs, &control()).expect("a run"))
+            .collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (instance, outputs, expected) = (&instance, &outputs, &expected);
+                scope.spawn(move || {
+                    for round in 0..5_000 {
+                        let seed = (round * 5 + thread * 3) % expected.len();
+                        let got = instance.run(&[rows(seed, seed + 1)], outputs, &control()).expect("a run");
+                        assert_eq!(got, expected[seed], "thread {thread}, round {round}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn unaligned_inputs_give_the_same_answer() {
+        let instance = prepared();
+        let control = RunControl {
+            deadline: Instant::now() + Duration::from_secs(60),
+            cancelled: None,
+            output_bytes: 1 << 20,
+        };
+        let aligned = rows(1, 3);
+        let crate::tensor::Elements::Raw(bytes) = aligned.elements() else { panic!("numbers") };
+        let expected = instance.run(std::slice::from_ref(&aligned), &[0, 1], &control).expect("a run");
+        for shift in 1..8 {
+            let mut moved = vec![0; shift];
+            moved.extend_from_slice(bytes);
+            let moved = bytes::Bytes::from(moved).slice(shift..);
+            let tensor = Tensor::raw(Dtype::Fp32, vec![3, 4], moved).expect("a tensor");
+            assert_eq!(instance.run(&[tensor], &[0, 1], &control).expect("a run"), expected, "shift {shift}");
+        }
+    }
+
+    #[test]
+    fn outputs_beyond_the_limit_are_refused() {
+        let instance = prepared();
+        let control = RunControl {
+            deadline: Instant::now() + Duration::from_secs(60),
+            cancelled: None,
+            output_bytes: 10,
+        };
+        let error = instance.run(&[rows(1, 3)], &[1], &control).expect_err("36 bytes");
+        assert_eq!(error.code(), Code::OutputTooLarge);
+    }
 }

@@ -177,16 +177,19 @@ pub(super) fn inspect(model: &[u8], limits: &InspectLimits) -> Result<Inspection
         let outputs = declared.outputs.iter().map(|output| output.info.name.as_str()).collect();
         zipmap::served(parts.graph, &outputs, limits)?
     };
-    let refused = |value: &value::Value| match &value.refusal {
-        Some(refusal) if !zipmaps.contains_key(value.info.name.as_str()) => Err(refusal.clone()),
-        _ => Ok(()),
-    };
-    declared.inputs.iter().chain(&declared.outputs).try_for_each(refused)?;
+    let kept = declared.outputs.iter().filter(|output| !zipmaps.contains_key(output.info.name.as_str()));
+    if let Some(refusal) = declared.inputs.iter().chain(kept).find_map(|value| value.refusal.clone()) {
+        return Err(refusal);
+    }
 
     let rewritten = match zipmaps.is_empty() {
         true => None,
         false => Some(zipmap::rewrite(model, parts.missing_opset(), &zipmaps)?),
     };
+    // A rewrite moves bytes; what is loaded must not have become something else (`ORTM` at offset 4) by that.
+    if let Some(what) = rewritten.as_deref().and_then(format::recognise) {
+        return Err(InspectError::WrongFormat { what });
+    }
     let (mut outputs, mut class_labels) = (Vec::new(), Vec::new());
     for output in &declared.outputs {
         let zipmap = zipmaps.get(output.info.name.as_str());

@@ -63,6 +63,14 @@ impl Layout {
         elements.checked_mul(self.bits).map(|bits| bits.div_ceil(8))
     }
 
+    /// Of one element once loaded, at least: a string is an object there.
+    fn bytes_in_memory(self) -> u64 {
+        match self.storage {
+            Storage::Text => 32,
+            _ => self.bits.div_ceil(8),
+        }
+    }
+
     fn entries(self, elements: u64) -> Option<u64> {
         elements.checked_mul(self.per.0).map(|entries| entries.div_ceil(self.per.1))
     }
@@ -165,7 +173,8 @@ impl<'a> Content<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Checked {
     elements: u64,
-    bits: u64,
+    /// Bytes in memory.
+    width: u64,
 }
 
 pub(super) fn check_tensor(
@@ -182,14 +191,15 @@ pub(super) fn check_tensor(
     let elements = count_elements(&content.dims, limits).map_err(bad)?;
     match content.fault(elements) {
         Some(reason) => Err(bad(reason)),
-        None => {
-            Ok(Checked { elements, bits: Layout::of(content.element_type).map_or(0, |layout| layout.bits) })
-        }
+        None => Ok(Checked {
+            elements,
+            width: Layout::of(content.element_type).map_or(1, Layout::bytes_in_memory),
+        }),
     }
 }
 
 /// Values and indices are tensors like others; what they unfold to must be bounded as well. Whether each index lies
-/// inside is checked by ONNX Runtime, in every version that Baton takes.
+/// inside is left to ONNX Runtime, which refuses those that do not (seen with 1.31.1).
 pub(super) fn check_sparse(
     sparse: Message<'_>,
     place: Place<'_>,
@@ -216,7 +226,7 @@ pub(super) fn check_sparse(
     }
     let bad = |reason| InspectError::BadTensor { tensor: label(name, place), reason };
     let elements = count_elements(&dims, limits).map_err(bad)?;
-    let bytes = elements.checked_mul(checked_values.bits.max(8)).map(|bits| bits.div_ceil(8));
+    let bytes = elements.checked_mul(checked_values.width.max(1));
     if bytes.is_none_or(|bytes| bytes > limits.sparse_bytes as u64) {
         return Err(bad(format!(
             "unfolded to shape {dims:?} it takes more than {} bytes",

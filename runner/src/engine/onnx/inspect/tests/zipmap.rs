@@ -148,6 +148,20 @@ fn other_dictionaries_are_left_alone() {
     assert!(matches!(look(twice).err(), Some(InspectError::Malformed { .. })));
 }
 
+/// Regression: the graph's length, written with more bytes than needed, becomes shorter in the rewrite, and a name moves
+/// to where ONNX Runtime looks for the mark of its own format.
+#[test]
+fn a_rewrite_does_not_make_another_format() {
+    let name = format!("RTM{}", "_".repeat(usize::from(b'O') - 3));
+    let content = Proto::default().text(2, &name).bytes(5, &weight("w").finish());
+    let content = content.node(zipmap(integers())).output(probabilities()).finish();
+    let [low, high] = [content.len() as u8 | 0x80, (content.len() >> 7) as u8 | 0x80];
+    let model =
+        [&[0x3a, low, high, 0x00][..], &content, &Proto::default().int(1, 8).opset("", 17).finish()].concat();
+    let expected = InspectError::WrongFormat { what: "a model in ONNX Runtime's own format (.ort)" };
+    assert_eq!(inspect(&model, &InspectLimits::default()).err(), Some(expected));
+}
+
 #[test]
 fn labels_have_a_limit() {
     let limits = InspectLimits { labels: 2, ..InspectLimits::default() };
