@@ -47,5 +47,14 @@ $(VENV_READY): tests/clients/requirements.txt
 docker-test: ## build the image and run it for real
 	sh deploy/docker/test.sh
 
+SOAK ?= 20
+soak: build ## the loads and crash rounds of the tests, SOAK times as long
+	BATON_SOAK=$(SOAK) BATON_BIN=$(abspath $(BATON)) cargo nextest run --locked -p baton-tests --no-capture \
+	  -E 'binary(handover) or test(kill_9)'
+
+CASES ?= 200000
+fuzz: onnxruntime ## the property tests with CASES cases each (short form: part of `make test`)
+	PROPTEST_CASES=$(CASES) cargo nextest run --locked -p baton-runner -E 'test(json) or test(mutants)'
+
 clean: ## remove what was built and fetched
 	rm -rf target .cache .venv

@@ -19,7 +19,7 @@ use crate::engine::onnx::{OnnxRuntime, find_library};
 use crate::error::{Code, Error, Result};
 use crate::inference::Inference;
 use crate::inference::oip::{self, OipGrpc, RepositoryControl};
-use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, serve, wait_for_signal};
+use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, reclaimable, serve, wait_for_signal};
 use crate::model::Models;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -177,20 +177,29 @@ impl Port {
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let allowed = self.gate.check(request.method(), request.uri(), request.headers());
-        match (allowed, is_grpc) {
-            (Ok(()), true) => {
-                let answer = self.grpc.oneshot(request).await;
-                let Ok(response) = answer;
-                response.map(Body::new)
-            }
-            (Ok(()), false) => {
-                let answer = self.rest.oneshot(request.map(Body::new)).await;
-                let Ok(response) = answer;
+        if is_grpc {
+            return match allowed {
+                Ok(()) => {
+                    let Ok(response) = self.grpc.oneshot(request).await;
+                    response.map(Body::new)
+                }
+                Err(error) => tonic::Status::from(error).into_http(),
+            };
+        }
+        let (head, body) = request.into_parts();
+        let (body, leftover) = reclaimable(body);
+        let response = match allowed {
+            Ok(()) => {
+                let Ok(response) = self.rest.oneshot(Request::from_parts(head, body)).await;
                 response
             }
-            (Err(error), true) => tonic::Status::from(error).into_http(),
-            (Err(error), false) => error.into_response(),
-        }
+            Err(error) => {
+                drop(body);
+                error.into_response()
+            }
+        };
+        leftover.discard().await;
+        response
     }
 }
 

@@ -1,5 +1,5 @@
-"""Trains the classifier of handwritten digits: v1 a small network from few images, v2 a larger one from all that are not
-held out.
+"""Trains the classifier of handwritten digits: v1 a small network from few images,
+v2 a larger one from all that are not held out.
 
     python sample-models/digits/train.py
 """

@@ -53,7 +53,7 @@ impl Default for Limits {
             json_depth: 32,
             request_time: Duration::from_secs(30),
             inline_run: Duration::from_micros(200),
-            queue: 256,
+            queue: 512,
             connections: 10_000,
             streams: 1_000,
             header_bytes: 16 << 10,

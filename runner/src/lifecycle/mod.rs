@@ -2,7 +2,9 @@
 
 mod accept;
 mod guard;
+mod leftover;
 mod shutdown;
 
 pub use accept::{Accept, bind, bind_shared, serve};
+pub use leftover::reclaimable;
 pub use shutdown::{Ended, Shutdown, wait_for_signal};
