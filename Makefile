@@ -24,7 +24,7 @@ $(ONNXRUNTIME): third_party/onnxruntime.txt
 
 models: .cache/models/magika/model.onnx ## fetch the sample model that is not in the repository
 
-.cache/models/magika/model.onnx: third_party/magika.txt
+.cache/models/magika/model.onnx: third_party/magika.txt $(wildcard sample-models/magika/*)
 	sh sample-models/magika/fetch.sh .cache/models/magika
 
 test: check test-rust test-clients ## everything that CI runs

@@ -181,7 +181,7 @@ impl Port {
             return match allowed {
                 Ok(()) => {
                     let Ok(response) = self.grpc.oneshot(request).await;
-                    response.map(Body::new)
+                    oip::own_status(response.map(Body::new))
                 }
                 Err(error) => tonic::Status::from(error).into_http(),
             };

@@ -192,11 +192,12 @@ def test_an_input_with_a_default_may_be_left_out(server, admin, name):
         dtypes.assert_same(calls.ALL[client](server, name, ROW)["Y"], ROW["X"] + 10)
 
 
-def test_an_input_with_a_default_may_be_given(server, admin, name):
+def test_an_input_with_a_default_is_a_constant_and_not_an_input(server, admin, name):
     admin.must_push(name, models.optional_input())
     inputs = {**ROW, "bias": np.full(4, -1, dtype=np.float32)}
-    for client in ("triton-http-binary", "triton-grpc", "plain-json"):
-        dtypes.assert_same(calls.ALL[client](server, name, inputs)["Y"], ROW["X"] - 1)
+    body = {"inputs": [calls.json_tensor(title, array) for title, array in inputs.items()]}
+    answer = calls.post_infer(server, name, body)
+    assert answer.status_code == 400 and answer.json()["code"] == "INPUT_NAMES", answer.text
 
 
 def test_a_model_without_inputs_answers(server, admin, name):

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::wire::{History, HistoryEntry};
 use crate::bundle::PartKind;
 use crate::error::Result;
+use crate::error::extract::Query;
 use crate::model::{Entry, Models};
 use crate::store::{ModelName, Reason, VersionState};
 

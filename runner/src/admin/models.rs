@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use super::expected_generation;
 use super::wire::{Change, Model, ModelList, Part, Problem, Version};
 use crate::error::Result;
+use crate::error::extract::{Path, Query};
 use crate::model::{Entry, Models, PublicState};
 use crate::store::{ModelName, VersionRecord, VersionState};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use super::wire::{Change, Problem};
 use super::{expected_generation, receive};
 use crate::bundle::{Digest, PartKind};
+use crate::error::extract::{Path, Query};
 use crate::error::{Code, Error, Result};
 use crate::model::{Claim, Models, OnActivate, Outcome, Push, UploadPlace, check_announced};
 use crate::store::Staged;

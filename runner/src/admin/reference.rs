@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 
 use super::wire::{Limit, LimitList, Problem};
+use crate::error::extract::Path;
 use crate::error::{Code, Error, Result};
 use crate::model::Models;
 

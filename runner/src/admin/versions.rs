@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, StatusCode};
@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use super::wire::{Change, Problem, Version, VersionList};
 use super::{expected_generation, models};
 use crate::bundle::PartKind;
+use crate::error::extract::Path;
 use crate::error::{Code, Error, Result};
 use crate::model::Models;
 use crate::store::{ModelName, VersionNumber, VersionState};

@@ -9,12 +9,16 @@
 //! them (`store::StoreError`, `engine::EngineError`).
 
 mod code;
+pub mod extract;
 pub mod wire;
 
 use std::borrow::Cow;
 use std::fmt;
 
 pub use code::{Code, Origin};
+
+/// Bytes of a text.
+const MAX_TEXT: usize = 2_000;
 
 /// Result with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -34,7 +38,13 @@ pub struct Error {
 impl Error {
     /// An error with the text that the caller is shown.
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into(), details: None, cause: None }
+        let mut text = text.into();
+        // Names and values of the request are quoted in texts; none may fill a log or an answer.
+        if text.len() > MAX_TEXT {
+            let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text = format!("{}...", text.get(..end).unwrap_or_default()).into();
+        }
+        Self { code, text, details: None, cause: None }
     }
 
     /// Machine-readable facts (a list of differences, say), sent beside the text.

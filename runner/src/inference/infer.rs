@@ -110,6 +110,8 @@ impl Inference {
         let identity = &version.identity;
         if !address.version.is_empty() && address.version != &*identity.number_text {
             let number: VersionNumber = address.version.parse()?;
+            // Only refusals look at the catalogue.
+            self.models.entry(&identity.model)?.record(&identity.model, number)?;
             return Err(Error::new(
                 Code::VersionNotActive,
                 format!(

@@ -104,10 +104,16 @@ impl Models {
     /// `MODEL_UNKNOWN`; `MODEL_NOT_READY` while the start has not yet read the store.
     pub fn served(&self, model: &str) -> Result<Arc<Served>> {
         self.board.served(model).map_err(|unknown| {
-            if self.is_recovered() {
-                unknown
-            } else {
-                Error::new(Code::ModelNotReady, "the server is starting")
+            if !self.is_recovered() {
+                return Error::new(Code::ModelNotReady, "the server is starting");
+            }
+            // Only refusals look at the catalogue.
+            let stored = self.with_catalog(|catalog| catalog.get(model).is_some_and(Entry::exists));
+            match stored {
+                true => {
+                    Error::new(Code::ModelNotReady, format!("no version of model {model} has been activated"))
+                }
+                false => unknown,
             }
         })
     }

@@ -132,6 +132,9 @@ impl std::fmt::Debug for Version {
     }
 }
 
+/// A run of this length is no accident of scheduling.
+const PLAINLY_SLOW: Duration = Duration::from_millis(10);
+
 /// A moving estimate of a run's time, to decide whether a request may run on the connection's own thread.
 #[derive(Debug)]
 pub struct RunCost {
@@ -156,6 +159,11 @@ impl RunCost {
 
     /// A run took this long. Relaxed and racy on purpose: a lost sample does not matter.
     pub fn observe(&self, bytes: usize, time: Duration) {
+        if time > PLAINLY_SLOW {
+            // Its thread stood still for this long: the next one must not be run there.
+            self.nanos.store(nanos(time) / self.scale(bytes), Ordering::Relaxed);
+            return;
+        }
         let old = self.nanos.load(Ordering::Relaxed);
         // One descheduled run on a busy machine must not turn a fast model into a slow one.
         let sample = (nanos(time) / self.scale(bytes)).min(old.saturating_mul(4).max(1_000));
@@ -181,7 +189,9 @@ mod tests {
         }
         assert!(cost.estimate(100) > Duration::from_micros(400), "{:?}", cost.estimate(100));
         let cost = RunCost::new(Duration::from_micros(10), 100);
-        cost.observe(100, Duration::from_secs(1));
+        cost.observe(100, Duration::from_millis(5));
         assert!(cost.estimate(100) < Duration::from_micros(20), "one outlier: {:?}", cost.estimate(100));
+        cost.observe(100, Duration::from_millis(300));
+        assert!(cost.estimate(100) > Duration::from_millis(200), "slow at once: {:?}", cost.estimate(100));
     }
 }

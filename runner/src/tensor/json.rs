@@ -64,6 +64,7 @@ struct Parsed {
 ///
 /// # Errors
 /// [`TensorError::Json`] for text that is no such array or a value that the datatype cannot hold,
+/// [`TensorError::Nesting`] for arrays that are nested otherwise than the shape,
 /// [`TensorError::Count`] or [`TensorError::Shape`] if the elements do not fit the shape.
 pub fn read(dtype: Dtype, shape: Vec<i64>, text: &[u8]) -> Result<Tensor, TensorError> {
     // Checked first: the shape sizes the buffer only after it is known to be sane.
@@ -75,14 +76,14 @@ pub fn read(dtype: Dtype, shape: Vec<i64>, text: &[u8]) -> Result<Tensor, Tensor
         && nesting.iter().product::<i64>() != 0
         && !nested_as_rows(nesting, &shape)
     {
-        return Err(TensorError::Json(format!(
+        return Err(TensorError::Nesting(format!(
             "data is nested as {}, the shape says {}",
             super::format_shape(nesting),
             super::format_shape(&shape)
         )));
     }
     if parsed.nesting.is_none() {
-        return Err(TensorError::Json("rows of data differ in length".to_owned()));
+        return Err(TensorError::Nesting("rows of data differ in length".to_owned()));
     }
     build(dtype, shape, parsed.elements)
 }
@@ -93,7 +94,7 @@ pub fn read(dtype: Dtype, shape: Vec<i64>, text: &[u8]) -> Result<Tensor, Tensor
 /// [`TensorError::Json`] for anything else, or when rows differ in length.
 pub fn read_nested(dtype: Dtype, text: &[u8]) -> Result<Tensor, TensorError> {
     let parsed = parse(dtype, text, 0)?;
-    let shape = parsed.nesting.ok_or_else(|| TensorError::Json("rows differ in length".to_owned()))?;
+    let shape = parsed.nesting.ok_or_else(|| TensorError::Nesting("rows differ in length".to_owned()))?;
     build(dtype, shape, parsed.elements)
 }
 
@@ -289,12 +290,18 @@ fn put_number(dtype: Dtype, token: &str, out: &mut BytesMut) -> bool {
             .then(|| T::try_from(value as i128).ok())
             .flatten()
     }
+    /// Beyond the type's range is no number of the type: an infinity has to be written as one.
+    fn narrow<T>(token: &str, convert: impl Fn(f64) -> T, is_infinite: impl Fn(&T) -> bool) -> Option<T> {
+        let wide = float(token)?;
+        let narrow = convert(wide);
+        (wide.is_infinite() == is_infinite(&narrow)).then_some(narrow)
+    }
     fn float(token: &str) -> Option<f64> {
         match token {
             "NaN" => Some(f64::NAN),
             "Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
-            _ if is_json_number(token) => token.parse().ok(),
+            _ if is_json_number(token) => token.parse().ok().filter(|value: &f64| value.is_finite()),
             _ => None,
         }
     }
@@ -320,12 +327,12 @@ fn put_number(dtype: Dtype, token: &str, out: &mut BytesMut) -> bool {
         Dtype::Int16 => put!(integer::<i16>(token)),
         Dtype::Int32 => put!(integer::<i32>(token)),
         Dtype::Int64 => put!(integer::<i64>(token)),
-        Dtype::Fp16 => put!(float(token).map(f16::from_f64)),
-        Dtype::Bf16 => put!(float(token).map(bf16::from_f64)),
+        Dtype::Fp16 => put!(narrow(token, f16::from_f64, |value| value.is_infinite())),
+        Dtype::Bf16 => put!(narrow(token, bf16::from_f64, |value| value.is_infinite())),
         // Parsed as 32 bits, not through 64: rounding once gives the nearest value.
         Dtype::Fp32 => put!(match token.parse::<f32>() {
-            Ok(value) if is_json_number(token) => Some(value),
-            _ => float(token).map(|value| value as f32),
+            Ok(value) if is_json_number(token) && value.is_finite() => Some(value),
+            _ => narrow(token, |value| value as f32, |value| value.is_infinite()),
         }),
         Dtype::Fp64 => put!(float(token)),
         Dtype::Bytes => return false,
@@ -486,6 +493,14 @@ mod tests {
         check_refuses(Dtype::Bytes, &[1], "[1]", "a string is expected");
         check_refuses(Dtype::Fp32, &[1], "[null]", "is not a FP32");
         check_refuses(Dtype::Fp32, &[1], "[inf]", "is not a FP32");
+        for (dtype, text) in [
+            (Dtype::Fp32, "[1e400]"),
+            (Dtype::Fp32, "[1e39]"),
+            (Dtype::Fp64, "[-1e400]"),
+            (Dtype::Fp16, "[65520]"),
+        ] {
+            check_refuses(dtype, &[1], text, "is not a FP");
+        }
         check_refuses(Dtype::Fp32, &[1], "[1] 2", "unexpected text");
         check_refuses(Dtype::Fp32, &[1], "[1", "expected ',' or ']'");
         check_refuses(Dtype::Fp32, &[1], &"[".repeat(100_000), "nested too deeply");

@@ -44,6 +44,9 @@ pub enum TensorError {
     /// BYTES elements in length-prefixed form that do not parse.
     #[error("{0}")]
     Bytes(String),
+    /// JSON arrays whose nesting is not the shape's.
+    #[error("{0}")]
+    Nesting(String),
     /// JSON elements that do not parse.
     #[error("{0}")]
     Json(String),

@@ -14,8 +14,8 @@ use std::ptr::{self, NonNull};
 
 use bytes::Bytes;
 use ort::sys::{
-    ONNXTensorElementDataType as ElementType, OrtAllocator, OrtAllocatorType, OrtErrorCode, OrtMemType,
-    OrtMemoryInfo, OrtRunOptions, OrtSession, OrtStatusPtr, OrtValue,
+    ONNXTensorElementDataType as ElementType, OrtAllocator, OrtAllocatorType, OrtMemType, OrtMemoryInfo,
+    OrtRunOptions, OrtSession, OrtStatusPtr, OrtValue,
 };
 
 use super::watchdog::{self, Stopped};
@@ -30,7 +30,6 @@ const SCRATCH_KEPT: usize = 1 << 17;
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct Failure {
-    code: OrtErrorCode,
     message: String,
 }
 
@@ -39,13 +38,12 @@ fn check(status: OrtStatusPtr) -> std::result::Result<(), Failure> {
     let Some(status) = NonNull::new(status.0) else { return Ok(()) };
     let api = ort::api();
     // SAFETY: a non-null status is a valid object until it is released; its message is a C string that it owns.
-    let (code, message) = unsafe {
-        let code = (api.GetErrorCode)(status.as_ptr());
+    let message = unsafe {
         let message = CStr::from_ptr((api.GetErrorMessage)(status.as_ptr())).to_string_lossy().into_owned();
         (api.ReleaseStatus)(status.as_ptr());
-        (code, message)
+        message
     };
-    Err(Failure { code, message })
+    Err(Failure { message })
 }
 
 /// Releases a status whose content does not matter.
@@ -100,7 +98,7 @@ impl Runner {
         input_names: Vec<CString>,
         output_names: Vec<CString>,
     ) -> std::result::Result<Self, Failure> {
-        let absent = || Failure { code: OrtErrorCode::ORT_FAIL, message: "a null object".to_owned() };
+        let absent = || Failure { message: "a null object".to_owned() };
         let api = ort::api();
         let mut memory = ptr::null_mut();
         // SAFETY: the out pointer is valid.
@@ -233,9 +231,7 @@ impl Runner {
 }
 
 fn owned(value: *mut OrtValue) -> std::result::Result<Value, Failure> {
-    NonNull::new(value)
-        .map(Value)
-        .ok_or_else(|| Failure { code: OrtErrorCode::ORT_FAIL, message: "a null value".to_owned() })
+    NonNull::new(value).map(Value).ok_or_else(|| Failure { message: "a null value".to_owned() })
 }
 
 /// Copies an output out of ONNX Runtime.
@@ -419,11 +415,8 @@ fn describe(failure: Failure, stopped: Option<Stopped>) -> Error {
             None => "the model failed on these inputs".to_owned(),
         },
     };
-    let code = match failure.code {
-        OrtErrorCode::ORT_INVALID_ARGUMENT => Code::BadShape,
-        _ => Code::ModelFailed,
-    };
-    Error::new(code, text).caused_by(failure)
+    // Names, types and shapes were checked before; what is left is the model's own business.
+    Error::new(Code::ModelFailed, text).caused_by(failure)
 }
 
 /// ONNX Runtime names the node in "... while running Gather node. Name:'x' ...".

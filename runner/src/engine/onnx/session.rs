@@ -204,7 +204,11 @@ fn refusal(error: InspectError) -> Error {
 /// Why ONNX Runtime refused to load a model, in our words; its own go to the log.
 fn load_failure(error: &ort::Error, version: &str) -> Error {
     let message = error.to_string();
-    let reason = if let Some(operator) = between(&message, "No Op registered for ", " with") {
+    let reason = if let Some(locale) = between(&message, "locale with name:", ":") {
+        format!(
+            "it needs the locale {locale}, which this machine lacks (Debian: apt-get install locales-all)"
+        )
+    } else if let Some(operator) = between(&message, "No Op registered for ", " with") {
         format!("it uses operator {operator}, which ONNX Runtime {version} does not know in that opset")
     } else if let Some(operator) = between(&message, "is not a registered function/op", "") {
         format!("it uses an operator that ONNX Runtime {version} does not know{operator}")

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use baton_proto::inference as oip;
 use bytes::Bytes;
 use futures_util::Stream;
@@ -73,6 +74,17 @@ impl OipGrpc {
         metrics.phase(Phase::Encode, start.elapsed());
         Ok(response)
     }
+}
+
+/// tonic refuses a message over the limit with OUT_OF_RANGE and words of its own; callers expect ours. No answer of
+/// Baton's has that status.
+pub fn own_status(response: http::Response<Body>) -> http::Response<Body> {
+    let refused = response.headers().get(Status::GRPC_STATUS);
+    if refused.is_some_and(|status| status.as_bytes() == b"11") {
+        return Status::from(Error::new(Code::BodyTooLarge, "the message is larger than the limit"))
+            .into_http();
+    }
+    response
 }
 
 /// What a call's metadata says about it.
@@ -292,7 +304,7 @@ impl GrpcInferenceService for OipGrpc {
             Err(error)
                 if matches!(
                     error.code(),
-                    Code::ModelUnknown | Code::ModelNotReady | Code::VersionNotActive
+                    Code::ModelUnknown | Code::ModelNotReady | Code::VersionUnknown | Code::VersionNotActive
                 ) =>
             {
                 false

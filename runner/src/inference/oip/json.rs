@@ -169,7 +169,7 @@ fn read_input(input: &InputBody<'_>, blobs: &mut Blobs) -> Result<Tensor> {
 /// A tensor's fault under the code that callers know.
 pub(super) fn tensor_error(name: &str, error: &TensorError) -> Error {
     let code = match error {
-        TensorError::Shape(..) => Code::BadShape,
+        TensorError::Shape(..) | TensorError::Nesting(_) => Code::BadShape,
         TensorError::Count { .. } => Code::BadCount,
         TensorError::Bytes(_) => Code::BadBytes,
         TensorError::Json(_) => Code::BadJson,

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::infer::{Answer, Inference, Target};
 
-pub use grpc::{GrpcService, OipGrpc};
+pub use grpc::{GrpcService, OipGrpc, own_status};
 pub use rest::router;
 
 /// Tells whether the server is ready.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     EXTENSIONS, REQUIRE_DIGEST_HEADER, Ready, RepositoryControl, SERVER_NAME, binary, describe, json as codec,
 };
+use crate::error::extract::Path;
 use crate::error::{Code, Error, Result};
 use crate::inference::body;
 use crate::inference::infer::{Address, Inference, Inputs, Target};
