@@ -19,6 +19,10 @@ ARG PIP_INDEX_URL
 COPY third_party third_party
 RUN third_party/fetch-onnxruntime.sh
 
+# Text operators of ONNX models ask for this locale by name (scikit-learn's vectorizers do); the slim image has none.
+FROM builder AS locale
+RUN apt-get update && apt-get install -y --no-install-recommends locales && localedef -i en_US -f UTF-8 en_US.UTF-8
+
 # The workspace reduced to its manifests and the names of its targets. This layer comes out the same until a dependency or a target
 # changes, and so the long build of the dependencies below is kept. (cargo-chef does this too, at the price of building cargo-chef.)
 FROM builder AS manifests
@@ -46,6 +50,8 @@ RUN dpkg -s libstdc++6 libgcc-s1 >/dev/null \
     && install -d -o 10001 -g 0 -m 0770 /var/lib/baton
 COPY --from=onnxruntime /src/.cache/onnxruntime/libonnxruntime.so.1.31.1 /usr/local/lib/baton/
 COPY --from=onnxruntime /src/.cache/onnxruntime/libonnxruntime.so.1.31.1.licence.txt /usr/share/doc/onnxruntime/licence.txt
+COPY --from=locale /usr/lib/locale/locale-archive /usr/lib/locale/
+COPY LICENSE /usr/share/doc/baton/
 COPY --from=build /src/target/dist/baton /usr/local/bin/
 ENV ORT_DYLIB_PATH=/usr/local/lib/baton/libonnxruntime.so.1.31.1 \
     BATON_STORE=/var/lib/baton

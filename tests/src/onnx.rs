@@ -47,9 +47,11 @@ fn value(field: u64, name: &str, dims: &[Option<u64>], out: &mut Vec<u8>) {
     });
 }
 
-fn floats(name: &str, values: &[f32], out: &mut Vec<u8>) {
+fn floats(name: &str, dims: &[u64], values: &[f32], out: &mut Vec<u8>) {
     message(5, out, |out| {
-        number(1, values.len() as u64, out);
+        for size in dims {
+            number(1, *size, out);
+        }
         number(2, FLOAT, out);
         bytes(8, name.as_bytes(), out);
         let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -81,26 +83,28 @@ pub fn add(k: f32) -> Vec<u8> {
     model(|graph| {
         node("Add", &["x", "k"], "y", graph);
         bytes(2, b"add", graph);
-        floats("k", &[k], graph);
+        floats("k", &[1], &[k], graph);
         value(11, "x", &[None, Some(4)], graph);
         value(12, "y", &[None, Some(4)], graph);
     })
 }
 
-/// The same with `padding` bytes of weights that no node uses up: a large file whose answers are known.
+/// The same with `padding` bytes of weights: a large file whose answers are known. The weights are multiplied with the
+/// input, so that they cannot be folded away when the model is loaded, and then with zero.
 pub fn add_heavy(k: f32, padding: usize) -> Vec<u8> {
-    let count = padding / 4;
-    // Different in every model, so that no two files share a digest; small, so that their sum changes nothing.
-    let weights: Vec<f32> = (0..count).map(|index| k * 1e-30 + index as f32 * 1e-38).collect();
+    let columns = padding / 16;
+    // Different in every model, so that no two files share a digest.
+    let weights: Vec<f32> = (0..columns * 4).map(|index| k + (index % 1000) as f32).collect();
     model(|graph| {
-        node("ReduceMax", &["w"], "m", graph);
-        node("Mul", &["m", "zero"], "nothing", graph);
+        node("MatMul", &["x", "w"], "product", graph);
+        node("ReduceMax", &["product"], "largest", graph);
+        node("Mul", &["largest", "zero"], "nothing", graph);
         node("Add", &["x", "nothing"], "x2", graph);
         node("Add", &["x2", "k"], "y", graph);
         bytes(2, b"heavy", graph);
-        floats("k", &[k], graph);
-        floats("zero", &[0.0], graph);
-        floats("w", &weights, graph);
+        floats("k", &[1], &[k], graph);
+        floats("zero", &[1], &[0.0], graph);
+        floats("w", &[4, columns as u64], &weights, graph);
         value(11, "x", &[None, Some(4)], graph);
         value(12, "y", &[None, Some(4)], graph);
     })

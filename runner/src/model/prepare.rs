@@ -144,26 +144,25 @@ fn run_row(
             .map_err(|error| report(format!("output {:?}: {error}", expected.name), vec![]))?;
         let (found, total) = compare(&expected_tensor, got, tolerance, SHOWN_DIFFERENCES);
         count += total;
-        differences.extend(found.into_iter().map(|difference| {
-            json!({
-                "output": expected.name,
-                "position": difference.position,
-                "expected": difference.expected,
-                "got": difference.got,
-            })
-        }));
+        differences.extend(found.into_iter().map(|difference| (expected.name.as_str(), difference)));
     }
-    if count == 0 {
-        return Ok(inputs);
-    }
-    let text = differences.first().map_or_else(String::new, |first| {
-        format!(
-            "{count} elements differ, first {} at {}: expected {}, got {}",
-            first["output"], first["position"], first["expected"], first["got"]
-        )
-        .replace('"', "")
+    let Some((output, first)) = differences.first() else { return Ok(inputs) };
+    let text = format!(
+        "{count} {} expected, first {output} at {}: expected {}, got {}",
+        if count == 1 { "element is not as" } else { "elements are not as" },
+        first.position,
+        first.expected,
+        first.got
+    );
+    let differences = differences.iter().map(|(output, difference)| {
+        json!({
+            "output": output,
+            "position": difference.position,
+            "expected": difference.expected,
+            "got": difference.got,
+        })
     });
-    Err(report(text, differences))
+    Err(report(text, differences.collect()))
 }
 
 /// The median time of a few runs after a first one, which is up to eight times slower.
