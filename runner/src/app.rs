@@ -129,6 +129,8 @@ fn readiness(shutdown: &Shutdown) -> oip::Ready {
 /// One thread with its own runtime and listener a core: a connection stays on its thread, and a fast model runs there
 /// too. The multi-thread runtime costs 1.8 times the CPU for multiplexed gRPC.
 fn start_data(config: &Config, port: Port, accept: &Accept) -> Result<SocketAddr> {
+    // Shared binding would also share with another server of the same user; an exclusive one finds it.
+    drop(bind(config.data.address)?);
     let first = bind_shared(config.data.address)?;
     let address = first.local_addr().map_err(cannot_listen)?;
     let mut listeners = vec![first];

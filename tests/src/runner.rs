@@ -55,7 +55,9 @@ impl Options {
         let temporary = TempDir::new().expect("a temporary folder");
         let store = self.store.unwrap_or_else(|| temporary.path().join("store"));
         let mut child = Command::new(self.binary.unwrap_or_else(binary))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store"])
+            .env("BATON_LISTEN", "127.0.0.1:0")
+            .env("BATON_ADMIN_LISTEN", "127.0.0.1:0")
+            .args(["serve", "--store"])
             .arg(&store)
             .args(&self.arguments)
             .envs(self.environment)

@@ -120,3 +120,12 @@ fn a_client_that_leaves_stops_its_run() {
     }
     println!("answered {:?} after the client left", start.elapsed());
 }
+
+#[test]
+fn a_port_in_use_is_refused_even_by_another_baton() {
+    let runner = Runner::start();
+    for (flag, address) in [("--listen", runner.data()), ("--admin-listen", runner.admin())] {
+        let second = Options::default().argument(flag).argument(address).try_start();
+        assert_eq!(second.err().and_then(|status| status.code()), Some(64), "{flag} {address}");
+    }
+}
