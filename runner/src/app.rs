@@ -14,8 +14,8 @@ use tower::ServiceExt;
 
 use crate::auth::{Gate, Role, TokenFile};
 use crate::config::{Config, Listen};
-use crate::engine::Engine;
 use crate::engine::onnx::{OnnxRuntime, find_library};
+use crate::engine::{Engine, step_back};
 use crate::error::{Code, Error, Result};
 use crate::inference::Inference;
 use crate::inference::oip::{self, OipGrpc, RepositoryControl};
@@ -50,6 +50,8 @@ pub fn run(config: Config) -> Result<Ended> {
     let admin_runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ADMIN_THREADS)
         .thread_name("baton-admin")
+        // Receiving and hashing an upload must not hold up requests.
+        .on_thread_start(|| step_back(5))
         // `block_in_place` borrows threads from this pool; idle ones need not stay.
         .max_blocking_threads(8)
         .thread_keep_alive(Duration::from_secs(1))
@@ -58,20 +60,21 @@ pub fn run(config: Config) -> Result<Ended> {
         .map_err(|error| Error::new(Code::Internal, "cannot start the admin threads").caused_by(error))?;
 
     let ready = readiness(&shutdown);
-    let data_port = Port {
+    // Made once a thread: counts of shared references would travel between the cores with each request.
+    let data_port = || Port {
         gate: Gate::new(Role::Data, tokens.admin.clone(), tokens.data.clone(), Vec::new()),
         grpc: OipGrpc::service(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
         rest: with_fallbacks(oip::router(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready))),
     };
-    let admin_port = Port {
+    let data_address = start_data(&config, data_port, &accept("data"))?;
+    let admin_port = Arc::new(Port {
         gate: Gate::new(Role::Admin, tokens.admin.clone(), tokens.data.clone(), config.admin_hosts.clone()),
         grpc: OipGrpc::service(inference.clone(), RepositoryControl::Allowed, Arc::clone(&ready)),
         rest: with_fallbacks(
-            oip::router(inference, RepositoryControl::Allowed, ready).merge(admin::router(models)),
+            oip::router(inference, RepositoryControl::Allowed, ready)
+                .merge(admin::router(Arc::clone(&models))),
         ),
-    };
-
-    let data_address = start_data(&config, data_port, &accept("data"))?;
+    });
     let admin_listener = bind(config.admin.address)?;
     let admin_address = admin_listener.local_addr().map_err(cannot_listen)?;
     announce("data", data_address);
@@ -82,9 +85,12 @@ pub fn run(config: Config) -> Result<Ended> {
             tokio::spawn(file.follow());
         }
         let listener = TcpListener::from_std(admin_listener).map_err(cannot_listen)?;
-        tokio::spawn(serve(listener, accept("admin"), move |request| admin_port.clone().answer(request)));
+        tokio::spawn(serve(listener, accept("admin"), move |request| {
+            Arc::clone(&admin_port).answer(request)
+        }));
         let signal = wait_for_signal().await;
         tracing::info!("{signal}: answering what was accepted, then stopping");
+        models.close();
         shutdown.begin();
         let ended = shutdown.drained(config.limits.drain).await;
         if let Ended::Cut(open) = ended {
@@ -128,7 +134,7 @@ fn readiness(shutdown: &Shutdown) -> oip::Ready {
 
 /// One thread with its own runtime and listener a core: a connection stays on its thread, and a fast model runs there
 /// too. The multi-thread runtime costs 1.8 times the CPU for multiplexed gRPC.
-fn start_data(config: &Config, port: Port, accept: &Accept) -> Result<SocketAddr> {
+fn start_data(config: &Config, port: impl Fn() -> Port, accept: &Accept) -> Result<SocketAddr> {
     // Shared binding would also share with another server of the same user; an exclusive one finds it.
     drop(bind(config.data.address)?);
     let first = bind_shared(config.data.address)?;
@@ -139,14 +145,14 @@ fn start_data(config: &Config, port: Port, accept: &Accept) -> Result<SocketAddr
         listeners.push(bind_shared(address)?);
     }
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (port, accept) = (port.clone(), accept.clone());
+        let (port, accept) = (Arc::new(port()), accept.clone());
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let served = runtime.map(|runtime| {
                 runtime.block_on(async {
                     let listener = TcpListener::from_std(listener)?;
                     let shutdown = accept.shutdown.clone();
-                    serve(listener, accept, move |request| port.clone().answer(request)).await;
+                    serve(listener, accept, move |request| Arc::clone(&port).answer(request)).await;
                     // Connections are tasks of this runtime: it has to live until the process ends.
                     shutdown.begun().await;
                     std::future::pending::<std::io::Result<()>>().await
@@ -165,7 +171,6 @@ fn start_data(config: &Config, port: Port, accept: &Accept) -> Result<SocketAddr
 }
 
 /// What one port answers with.
-#[derive(Clone)]
 struct Port {
     gate: Gate,
     grpc: oip::GrpcService,
@@ -173,7 +178,7 @@ struct Port {
 }
 
 impl Port {
-    async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let is_grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
@@ -182,7 +187,7 @@ impl Port {
         if is_grpc {
             return match allowed {
                 Ok(()) => {
-                    let Ok(response) = self.grpc.oneshot(request).await;
+                    let Ok(response) = self.grpc.clone().oneshot(request).await;
                     oip::own_status(response.map(Body::new))
                 }
                 Err(error) => tonic::Status::from(error).into_http(),
@@ -192,7 +197,7 @@ impl Port {
         let (body, leftover) = reclaimable(body);
         let response = match allowed {
             Ok(()) => {
-                let Ok(response) = self.rest.oneshot(Request::from_parts(head, body)).await;
+                let Ok(response) = self.rest.clone().oneshot(Request::from_parts(head, body)).await;
                 response
             }
             Err(error) => {

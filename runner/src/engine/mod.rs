@@ -4,7 +4,7 @@
 //! library. Today there is one, [`onnx`]; `native` (shared libraries), `composite` and `worker` (the same models in a
 //! child process) get rooms beside it.
 
-mod heap;
+mod background;
 pub mod onnx;
 mod signature;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use heap::trim_heap;
+pub use background::{step_back, trim_heap};
 pub use signature::{Signature, TensorSpec};
 
 use crate::error::Result;

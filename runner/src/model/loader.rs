@@ -9,12 +9,15 @@ use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
 use super::Models;
+use crate::engine::step_back;
 use crate::error::{Code, Error, Result};
 
 pub(super) type Job = Box<dyn FnOnce(&Arc<Models>) + Send>;
 
 pub(super) fn start(models: Weak<Models>, jobs: Receiver<Job>) {
     let run = move || {
+        // A load takes a tenth of a second of a core; at the requests' own priority each of them would wait for it.
+        step_back(10);
         for job in jobs {
             let Some(models) = models.upgrade() else { return };
             job(&models);

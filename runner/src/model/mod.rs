@@ -53,6 +53,7 @@ pub struct Models {
     busy: Mutex<HashSet<ModelName>>,
     uploads: AtomicUsize,
     recovered: AtomicBool,
+    closing: AtomicBool,
     reaper: reap::Reaper,
     loader: Sender<loader::Job>,
     metrics: Arc<Metrics>,
@@ -83,6 +84,7 @@ impl Models {
             busy: Mutex::default(),
             uploads: AtomicUsize::new(0),
             recovered: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             reaper: reap::Reaper::start(Arc::clone(&metrics)),
             loader,
             metrics,
@@ -138,12 +140,20 @@ impl Models {
         self.recovered.load(Ordering::Acquire)
     }
 
+    /// Refuses changes from now on: the process is about to end, and a change that has not begun would be cut.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     /// Claims a model for one change. A second change at the same time is refused, never queued: whoever sends it has
     /// to see what the first one did.
     ///
     /// # Errors
-    /// `UPLOAD_IN_PROGRESS`.
+    /// `UPLOAD_IN_PROGRESS`, `SHUTTING_DOWN`.
     pub fn claim(self: &Arc<Self>, model: &ModelName) -> Result<Claim> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::new(Code::ShuttingDown, "the server is shutting down and takes no changes"));
+        }
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(model.clone()) {
             return Err(Error::new(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::version::Identity;
-use crate::engine::{Instance, trim_heap};
+use crate::engine::{Instance, step_back, trim_heap};
 use crate::telemetry::Metrics;
 
 /// Artifacts below this leave no gap in the heap that is worth a trim of their own.
@@ -35,10 +35,7 @@ impl Reaper {
         let (sender, receiver) = crossbeam_channel::unbounded::<Retired>();
         let reaper = Self { sender, metrics: Arc::clone(&metrics) };
         let run = move || {
-            // On Linux this is the calling thread's own priority.
-            if let Err(error) = rustix::process::setpriority_process(None, 19) {
-                tracing::debug!("the reaper keeps its priority: {error}");
-            }
+            step_back(19);
             let mut small = 0;
             for retired in receiver {
                 drop(retired.instance);

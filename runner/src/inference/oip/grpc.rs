@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::json::{tensor_error, unsupported};
 use super::{REQUIRE_DIGEST_HEADER, Ready, RepositoryControl, SERVER_NAME, describe, rest, signed_by};
 use crate::error::{Code, Error, Result};
-use crate::inference::infer::{Address, Answer, Inference, Inputs};
+use crate::inference::infer::{Address, Answer, Inference, Inputs, Target};
 use crate::telemetry::Phase;
 use crate::tensor::{Dtype, Tensor, raw};
 
@@ -61,7 +61,7 @@ impl OipGrpc {
         &self,
         mut message: oip::ModelInferRequest,
         options: CallOptions,
-    ) -> Result<oip::ModelInferResponse> {
+    ) -> Result<(Target, oip::ModelInferResponse)> {
         let model = std::mem::take(&mut message.model_name);
         let version = std::mem::take(&mut message.model_version);
         let id = std::mem::take(&mut message.id);
@@ -69,10 +69,9 @@ impl OipGrpc {
         let limit = self.inference.limits().tensors;
         let answer = self.inference.infer(address, |_| decode(message, options.timeout, limit)).await?;
         let start = Instant::now();
-        let metrics = std::sync::Arc::clone(&answer.target.version().metrics);
-        let response = encode(answer, id);
-        metrics.phase(Phase::Encode, start.elapsed());
-        Ok(response)
+        let response = encode(&answer, id);
+        answer.target.version().metrics.phase(Phase::Encode, start.elapsed());
+        Ok((answer.target, response))
     }
 }
 
@@ -231,7 +230,7 @@ fn typed(
     Ok(Tensor::raw(dtype, shape, Bytes::from(bytes)))
 }
 
-fn encode(answer: Answer, id: String) -> oip::ModelInferResponse {
+fn encode(answer: &Answer, id: String) -> oip::ModelInferResponse {
     let text = |text: &str| oip::InferParameter {
         parameter_choice: Some(ParameterChoice::StringParam(text.to_owned())),
     };
@@ -258,22 +257,6 @@ fn encode(answer: Answer, id: String) -> oip::ModelInferResponse {
             .collect(),
         outputs,
         raw_output_contents: blobs,
-    }
-}
-
-/// Copies who answered from the message into the call's metadata.
-fn sign(response: &mut Response<oip::ModelInferResponse>) {
-    let mut signature = Vec::with_capacity(3);
-    for (name, parameter) in &response.get_ref().parameters {
-        if let Some(ParameterChoice::StringParam(value)) = &parameter.parameter_choice
-            && let (Ok(name), Ok(value)) =
-                (tonic::metadata::AsciiMetadataKey::from_bytes(name.as_bytes()), value.parse())
-        {
-            signature.push((name, value));
-        }
-    }
-    for (name, value) in signature {
-        response.metadata_mut().insert(name, value);
     }
 }
 
@@ -338,9 +321,10 @@ impl GrpcInferenceService for OipGrpc {
         request: Request<oip::ModelInferRequest>,
     ) -> std::result::Result<Response<oip::ModelInferResponse>, Status> {
         let options = CallOptions::read(request.metadata());
-        let mut response = Response::new(self.infer(request.into_inner(), options).await?);
-        sign(&mut response);
-        Ok(response)
+        let (target, message) = self.infer(request.into_inner(), options).await?;
+        let mut headers = http::HeaderMap::with_capacity(8);
+        super::sign_headers(&target, &mut headers);
+        Ok(Response::from_parts(MetadataMap::from_headers(headers), message, tonic::Extensions::default()))
     }
 
     type ModelStreamInferStream =
@@ -360,7 +344,7 @@ impl GrpcInferenceService for OipGrpc {
                 let Some(message) = messages.message().await? else { return Ok(None) };
                 let id = message.id.clone();
                 let answer = match service.infer(message, options.clone()).await {
-                    Ok(mut response) => {
+                    Ok((_, mut response)) => {
                         let last =
                             oip::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
                         response.parameters.insert("triton_final_response".to_owned(), last);

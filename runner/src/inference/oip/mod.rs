@@ -9,9 +9,9 @@ mod grpc;
 mod json;
 mod rest;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::infer::{Answer, Inference, Target};
+use super::infer::{Inference, Target};
 
 pub use grpc::{GrpcService, OipGrpc, own_status};
 pub use rest::router;
@@ -50,11 +50,11 @@ fn signed_by(target: &Target) -> [(&'static str, &str); 3] {
     ]
 }
 
-fn sign_headers(answer: &Answer, headers: &mut HeaderMap) {
-    for (name, value) in signed_by(&answer.target) {
+fn sign_headers(target: &Target, headers: &mut HeaderMap) {
+    for (name, value) in signed_by(target) {
         // Digits and hex digits are always a header value.
         if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 }

@@ -285,7 +285,7 @@ async fn infer(State(rest): State<Rest>, Path(path): Path<ModelPath>, request: R
     let (bytes, json_length) = codec::write(&answer, &form)?;
     let mut response = Response::new(Body::empty());
     let response_headers = response.headers_mut();
-    super::sign_headers(&answer, response_headers);
+    super::sign_headers(&answer.target, response_headers);
     let bytes = body::compress(headers, response_headers, bytes);
     match json_length {
         Some(length) => {
