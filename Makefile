@@ -44,6 +44,12 @@ $(VENV_READY): tests/clients/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+bench-quick: build ## Baton against empty servers with the same bytes, in one run
+	cargo run --locked --release -q -p baton-bench -- quick
+
+bench: build ## the same, longer
+	cargo run --locked --release -q -p baton-bench -- long
+
 docker-test: ## build the image and run it for real
 	sh deploy/docker/test.sh
 

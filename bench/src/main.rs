@@ -71,7 +71,7 @@ fn bench(plan: &Plan) {
     }
     let (quiet, swapping, pushes) = disturbance(plan, &baton, &mut failed);
     println!(
-        "\np99 of the small model over gRPC at 8 callers: quiet {quiet:.0} us, while a 45 MB model was pushed {pushes} \
+        "\np99 of the small model over gRPC at 1 caller: quiet {quiet:.0} us, while a 45 MB model was pushed {pushes} \
          times {swapping:.0} us, ratio {:.2}",
         swapping / quiet
     );
@@ -124,7 +124,7 @@ fn disturbance(plan: &Plan, baton: &Baton, failed: &mut usize) -> (f64, f64, usi
     let mut busy = Vec::new();
     let mut pushes = 0;
     for _ in 0..plan.rounds {
-        quiet.push((load::shoot(baton.data(), Kind::Grpc, &request, 8, plan.time), 0.0));
+        quiet.push((load::shoot(baton.data(), Kind::Grpc, &request, 1, plan.time), 0.0));
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let pusher = scope.spawn(|| {
@@ -135,7 +135,7 @@ fn disturbance(plan: &Plan, baton: &Baton, failed: &mut usize) -> (f64, f64, usi
                 }
                 count
             });
-            busy.push((load::shoot(baton.data(), Kind::Grpc, &request, 8, plan.time * 2), 0.0));
+            busy.push((load::shoot(baton.data(), Kind::Grpc, &request, 1, plan.time * 2), 0.0));
             stop.store(true, Ordering::Relaxed);
             pushes += pusher.join().expect("the pusher ends");
         });
