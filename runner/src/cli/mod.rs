@@ -185,7 +185,9 @@ pub fn main() -> ExitCode {
         Command::Errors { code } => commands::errors(code.as_deref()),
         Command::Openapi => output::json(&crate::admin::document()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "baton", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };

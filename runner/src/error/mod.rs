@@ -47,6 +47,13 @@ impl Error {
         Self { code, text, details: None, cause: None }
     }
 
+    /// The same failure with one more thing that the caller can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        self.text = format!("{}; {hint}", self.text).into();
+        self
+    }
+
     /// Machine-readable facts (a list of differences, say), sent beside the text.
     #[must_use]
     pub fn with_details(mut self, details: serde_json::Value) -> Self {

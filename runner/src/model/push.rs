@@ -58,6 +58,8 @@ impl Source {
 struct Bundle {
     manifest: Manifest,
     sources: BTreeMap<PartKind, Source>,
+    /// The version whose golden rows a new model has to pass.
+    golden_from: Option<VersionNumber>,
     warnings: Vec<String>,
 }
 
@@ -103,7 +105,13 @@ impl Models {
             self.prepare_bundle(&bundle)
         });
         self.set_preparing(model, &entry, false);
-        let (mut prepared, settings) = prepared?;
+        let (mut prepared, settings) = prepared.map_err(|error| match (error.code(), &bundle.golden_from) {
+            (Code::GoldenFailed, Some(number)) => error.with_hint(&format!(
+                "the rows were taken over from version {number}: push the rows of this model with it, or an empty \
+                 golden part to drop them"
+            )),
+            _ => error,
+        })?;
         let mut warnings = bundle.warnings;
         warnings.append(&mut prepared.warnings);
         let outcome = |version: Option<VersionNumber>, generation: u64, state: PublicState| Outcome {
@@ -190,6 +198,7 @@ impl Models {
         let mut sources: BTreeMap<PartKind, Source> =
             parts.into_iter().map(|(kind, staged)| (kind, Source::Received(staged))).collect();
         let mut warnings = Vec::new();
+        let mut golden_from = None;
         if let Some(base) = base {
             for (kind, part) in base.manifest.parts.iter().filter(|(kind, _)| kind.carries_over()) {
                 if !sources.contains_key(kind) {
@@ -198,6 +207,7 @@ impl Models {
             }
             let new_artifact = matches!(sources.get(&PartKind::Artifact), Some(Source::Received(_)));
             if new_artifact && matches!(sources.get(&PartKind::Golden), Some(Source::Stored(_))) {
+                golden_from = Some(base.number);
                 warnings.push(format!("golden rows were taken over from version {}", base.number));
             }
         }
@@ -230,7 +240,7 @@ impl Models {
                 .push("the signature is stored; signatures are not verified by this release yet".to_owned());
         }
         let described = sources.iter().map(|(kind, source)| (*kind, source.part())).collect();
-        Ok(Bundle { manifest: Manifest::new(EngineKind::Onnx, described), sources, warnings })
+        Ok(Bundle { manifest: Manifest::new(EngineKind::Onnx, described), sources, golden_from, warnings })
     }
 
     fn read_part(&self, sources: &BTreeMap<PartKind, Source>, kind: PartKind) -> Result<Option<Vec<u8>>> {
