@@ -65,6 +65,7 @@ pub fn run(config: Config) -> Result<Ended> {
         gate: Gate::new(Role::Data, tokens.admin.clone(), tokens.data.clone(), Vec::new()),
         grpc: OipGrpc::service(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
         rest: with_fallbacks(oip::router(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready))),
+        reclaim_from: 32 << 10,
     };
     let data_address = start_data(&config, data_port, &accept("data"))?;
     let admin_port = Arc::new(Port {
@@ -74,6 +75,7 @@ pub fn run(config: Config) -> Result<Ended> {
             oip::router(inference, RepositoryControl::Allowed, ready)
                 .merge(admin::router(Arc::clone(&models))),
         ),
+        reclaim_from: 0,
     });
     let admin_listener = bind(config.admin.address)?;
     let admin_address = admin_listener.local_addr().map_err(cannot_listen)?;
@@ -175,6 +177,8 @@ struct Port {
     gate: Gate,
     grpc: oip::GrpcService,
     rest: Router,
+    /// Bodies from this size on are read away when a request is refused.
+    reclaim_from: u64,
 }
 
 impl Port {
@@ -194,7 +198,7 @@ impl Port {
             };
         }
         let (head, body) = request.into_parts();
-        let (body, leftover) = reclaimable(body);
+        let (body, leftover) = reclaimable(body, self.reclaim_from);
         let response = match allowed {
             Ok(()) => {
                 let Ok(response) = self.rest.clone().oneshot(Request::from_parts(head, body)).await;

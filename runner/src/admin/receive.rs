@@ -151,8 +151,8 @@ fn truncated(error: axum::Error) -> Error {
 }
 
 fn bad_multipart(error: MultipartError) -> Error {
-    let text = error.to_string();
-    let code = if text.contains("incomplete") || text.contains("body") {
+    let text = error.body_text();
+    let code = if text.contains("incomplete") || text.contains("stream") {
         Code::UploadTruncated
     } else {
         Code::BadMultipart

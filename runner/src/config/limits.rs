@@ -56,7 +56,7 @@ impl Default for Limits {
             queue: 512,
             connections: 10_000,
             streams: 1_000,
-            header_bytes: 16 << 10,
+            header_bytes: 64 << 10,
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(180),
             body_idle: Duration::from_secs(10),

@@ -64,7 +64,7 @@ fn work_off(jobs: &Receiver<Job>) {
         }
         let queued = job.queued.elapsed();
         // A panic in one run must not take the thread along.
-        let run = std::panic::AssertUnwindSafe(|| job.work.run(queued));
+        let run = std::panic::AssertUnwindSafe(|| job.work.run(queued, job.work.deadline()));
         let result = std::panic::catch_unwind(run)
             .unwrap_or_else(|_| Err(Error::new(Code::Internal, "the run ended unexpectedly")));
         let _ = job.answer.send(result);

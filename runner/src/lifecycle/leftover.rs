@@ -15,18 +15,18 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-/// Smaller bodies fit the socket's buffer, and reading them away is not worth the bookkeeping.
-const FROM: u64 = 32 << 10;
 /// What is read away at most.
 const MAX_BYTES: usize = 256 << 20;
 const MAX_TIME: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a handler left of a body.
 pub struct Leftover(Option<oneshot::Receiver<Incoming>>);
 
-/// The body for the handler, and what it leaves of it.
-pub fn reclaimable(body: Incoming) -> (Body, Leftover) {
-    if body.size_hint().upper().is_some_and(|size| size < FROM) {
+/// The body for the handler, and what it leaves of it. A body of less than `from` bytes is not followed: where requests
+/// are many and small, they are read whole with their headers, and the bookkeeping costs more than it saves.
+pub fn reclaimable(body: Incoming, from: u64) -> (Body, Leftover) {
+    if body.is_end_stream() || body.size_hint().upper().is_some_and(|size| size < from) {
         return (Body::new(body), Leftover(None));
     }
     let (back, leftover) = oneshot::channel();
@@ -40,7 +40,8 @@ impl Leftover {
         let Ok(mut body) = leftover.await else { return };
         let discard = async {
             let mut bytes = 0;
-            while let Some(Ok(frame)) = body.frame().await {
+            // Who has stopped sending is not waited for.
+            while let Ok(Some(Ok(frame))) = tokio::time::timeout(MAX_PAUSE, body.frame()).await {
                 bytes += frame.data_ref().map_or(0, Bytes::len);
                 if bytes > MAX_BYTES {
                     break;

@@ -143,6 +143,7 @@ impl Models {
                 models.swap(model, entry.generation, target, Reason::Unload, Durability::Required)?;
             // Unloading is asked for to free memory.
             models.with_catalog(|catalog| catalog.entry(model.clone()).or_default().ready.clear());
+            models.trim_ready();
             Ok(generation)
         })
         .await
@@ -208,6 +209,7 @@ impl Models {
                 }
             });
         }
+        self.trim_ready();
         Ok(())
     }
 }

@@ -109,7 +109,7 @@ impl Models {
     }
 
     /// Lets go of earlier versions beyond the memory budget, the longest retired models' last first.
-    fn trim_ready(&self) {
+    pub(super) fn trim_ready(&self) {
         let released: Vec<Arc<Version>> = self.with_catalog(|catalog| {
             let mut bytes = 0_u64;
             let mut released = Vec::new();

@@ -403,12 +403,15 @@ fn describe(failure: Failure, stopped: Option<Stopped>) -> Error {
         None if failure.message.contains("allocate") || failure.message.contains("bad_alloc") => {
             "the model failed: it asked for more memory than there is".to_owned()
         }
-        None if failure.message.contains("integer division by zero")
+        None if failure.message.contains("nteger division by zero")
             || failure.message.contains("modulo by zero") =>
         {
             "the model failed: it divided an integer by zero".to_owned()
         }
         None => match failing_node(&failure.message) {
+            Some((operator, "")) => {
+                format!("the model failed in a node of type {operator}: these inputs do not suit it")
+            }
             Some((operator, name)) => {
                 format!("the model failed in its {operator} node {name:?}: these inputs do not suit it")
             }

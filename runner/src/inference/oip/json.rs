@@ -71,6 +71,9 @@ impl Form {
 pub(super) fn read(text: &[u8], blobs: Bytes, max_tensors: usize) -> Result<(Inputs, Form)> {
     let text =
         std::str::from_utf8(text).map_err(|_| Error::new(Code::BadJson, "the body is no UTF-8 text"))?;
+    if !text.trim_start().starts_with('{') {
+        return Err(Error::new(Code::BadJson, "the body is no JSON object"));
+    }
     let body: RequestBody<'_> = match serde_json::from_str(text) {
         Ok(body) => body,
         Err(error) => match json::quote_non_finite(text) {
