@@ -56,11 +56,11 @@ docker-test: ## build the image and run it for real
 SOAK ?= 20
 soak: build ## the loads and crash rounds of the tests, SOAK times as long
 	BATON_SOAK=$(SOAK) BATON_BIN=$(abspath $(BATON)) cargo nextest run --locked -p baton-tests --no-capture \
-	  -E 'binary(handover) or test(kill_9)'
+	  -E 'binary(handover) or binary(typed) or test(kill_9)'
 
 CASES ?= 200000
 fuzz: onnxruntime ## the property tests with CASES cases each (short form: part of `make test`)
-	PROPTEST_CASES=$(CASES) cargo nextest run --locked -p baton-runner -E 'test(json) or test(mutants)'
+	PROPTEST_CASES=$(CASES) cargo nextest run --locked -p baton-runner -E 'test(json) or test(mutants) or test(oracle)'
 
 clean: ## remove what was built and fetched
 	rm -rf target .cache .venv

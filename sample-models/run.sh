@@ -21,9 +21,13 @@ push_samples() {
     "$baton" push magika .cache/models/magika
     cat <<'TEXT'
 
-Baton is running. Three things to try, from another terminal in this folder:
+Baton is running. Four things to try, from another terminal in this folder:
 
-  call iris with curl:
+  call iris as the typed service of its contract (the same path takes gRPC, CSV and protobuf):
+    curl -s http://127.0.0.1:8080/iris.v1.IrisClassifier/Classify -d '{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":0.2}'
+    grpcurl -plaintext -d '{"petal_length":5,"petal_width":2}' 127.0.0.1:8080 iris.v1.IrisClassifier/Classify
+
+  call iris with tensors:
     curl -s http://127.0.0.1:8080/v2/models/iris/infer -d '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}'
 
   go back to the version before, without a lost request, and look:
@@ -35,7 +39,7 @@ Baton is running. Three things to try, from another terminal in this folder:
 With tritonclient (pip install 'tritonclient[http]'):
     python3 -c 'import tritonclient.http as t; print(t.InferenceServerClient("127.0.0.1:8080").get_model_metadata("iris"))'
 
-Documentation of the admin API: http://127.0.0.1:8081/docs     Metrics: http://127.0.0.1:8081/metrics
+Documentation of the admin API and the typed services: http://127.0.0.1:8081/docs     Metrics: http://127.0.0.1:8081/metrics
 Stop with Ctrl-C.
 
 TEXT

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Grpc,
+    /// A typed method over gRPC.
+    Typed,
     Binary,
     Json,
 }
@@ -25,8 +27,19 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Grpc => "OIP gRPC",
+            Kind::Typed => "typed gRPC",
             Kind::Binary => "OIP REST, binary tensor",
             Kind::Json => "OIP REST, JSON",
+        }
+    }
+}
+
+impl Kind {
+    /// The path of a gRPC call.
+    fn path(self) -> &'static str {
+        match self {
+            Kind::Typed => "/bench.Wide/Call",
+            _ => "/inference.GRPCInferenceService/ModelInfer",
         }
     }
 }
@@ -59,13 +72,13 @@ pub fn shoot(address: &str, kind: Kind, request: &Bytes, callers: usize, time: D
         let end = start + time;
         let mut tasks = tokio::task::JoinSet::new();
         match kind {
-            Kind::Grpc => {
+            Kind::Grpc | Kind::Typed => {
                 // 64 callers are 4 connections of 16 streams, as a service mesh would multiplex them.
                 let connections = callers.min(4);
                 for index in 0..connections {
                     let sender = grpc_connection(address).await;
                     for _ in 0..callers / connections + usize::from(index < callers % connections) {
-                        tasks.spawn(grpc_caller(sender.clone(), request.clone(), end));
+                        tasks.spawn(grpc_caller(sender.clone(), kind.path(), request.clone(), end));
                     }
                 }
             }
@@ -103,12 +116,12 @@ async fn grpc_connection(address: &str) -> Sender {
     sender
 }
 
-async fn grpc_caller(mut sender: Sender, message: Bytes, end: Instant) -> (Vec<u32>, usize) {
+async fn grpc_caller(mut sender: Sender, path: &str, message: Bytes, end: Instant) -> (Vec<u32>, usize) {
     let mut micros = Vec::new();
     let mut failed = 0;
     while Instant::now() < end {
         let start = Instant::now();
-        let request = http::Request::post("http://localhost/inference.GRPCInferenceService/ModelInfer")
+        let request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(Full::new(message.clone()))

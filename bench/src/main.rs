@@ -24,9 +24,17 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["anchor", folder] => anchor::run(folder),
+        ["typed"] => {
+            let baton = Baton::start();
+            assert_eq!(
+                typed(&Plan { rounds: 5, time: Duration::from_millis(800) }, &baton),
+                0,
+                "requests failed"
+            );
+        }
         ["quick"] | [] => bench(&Plan { rounds: 5, time: Duration::from_millis(800) }),
         ["long"] => bench(&Plan { rounds: 15, time: Duration::from_secs(3) }),
-        other => panic!("quick, long, or nothing; not {other:?}"),
+        other => panic!("quick, long, typed, or nothing; not {other:?}"),
     }
 }
 
@@ -69,6 +77,7 @@ fn bench(plan: &Plan) {
     for (kind, callers, cpu) in beyond {
         println!("  {} at {callers}: {:.1}", kind.name(), cpu / run);
     }
+    failed += typed(plan, &baton);
     let (quiet, swapping, pushes) = disturbance(plan, &baton, &mut failed);
     println!(
         "\np99 of the small model over gRPC at 1 caller: quiet {quiet:.0} us, while a 45 MB model was pushed {pushes} \
@@ -114,6 +123,48 @@ fn compare(plan: &Plan, kind: Kind, callers: usize, baton: &Baton, anchor: &Anch
         cpu: pair(|(_, cpu)| *cpu),
         failed: ours.iter().chain(&theirs).map(|(shot, _)| shot.failed).sum(),
     }
+}
+
+/// A typed method against the tensor endpoint: the same model, the same floats, in one run. Gives what failed.
+fn typed(plan: &Plan, baton: &Baton) -> usize {
+    println!(
+        "\n| floats in a row | callers | typed req/s | tensor req/s | ratio | typed CPU us | tensor CPU us |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let mut failed = 0;
+    for columns in [784, 150_528] {
+        baton.push_with_contract("wide", &baton_tests::onnx::largest(columns), servers::WIDE_CONTRACT);
+        let row: Vec<f32> = (0..columns).map(|index| index as f32).collect();
+        let (typed, tensor) = (servers::typed_request(&row), servers::tensor_request("wide", "x", &row));
+        for callers in [1, 8] {
+            let shoot = |kind, request| {
+                let before = servers::cpu_micros(baton.pid());
+                let shot = load::shoot(baton.data(), kind, request, callers, plan.time);
+                let cpu = (servers::cpu_micros(baton.pid()) - before) / shot.answered.max(1) as f64;
+                (shot, cpu)
+            };
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            for round in 0..=plan.rounds {
+                let pair = (shoot(Kind::Typed, &typed), shoot(Kind::Grpc, &tensor));
+                if round > 0 {
+                    left.push(pair.0);
+                    right.push(pair.1);
+                }
+            }
+            failed += left.iter().chain(&right).map(|(shot, _)| shot.failed).sum::<usize>();
+            let rate = |shots: &[(Shot, f64)]| median(shots, |(shot, _)| shot.rate());
+            let cpu = |shots: &[(Shot, f64)]| median(shots, |(_, cpu)| *cpu);
+            println!(
+                "| {columns} | {callers} | {:.0} | {:.0} | {:.2} | {:.1} | {:.1} |",
+                rate(&left),
+                rate(&right),
+                rate(&left) / rate(&right),
+                cpu(&left),
+                cpu(&right),
+            );
+        }
+    }
+    failed
 }
 
 /// p99 of a small model, quiet and while another, large one is pushed over and over.

@@ -28,37 +28,59 @@ const BINARY: &str = concat!(
 );
 const INFER: &str = "/v2/models/small/infer";
 
-fn row_bytes() -> Vec<u8> {
-    ROW.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
 /// The bytes of a request: a framed gRPC message, or a whole HTTP/1.1 request.
 pub fn request(kind: Kind) -> Bytes {
     match kind {
-        Kind::Grpc => {
-            let message = oip::ModelInferRequest {
-                model_name: "small".to_owned(),
-                inputs: vec![oip::model_infer_request::InferInputTensor {
-                    name: "X".to_owned(),
-                    datatype: "FP32".to_owned(),
-                    shape: vec![1, 4],
-                    ..Default::default()
-                }],
-                raw_input_contents: vec![row_bytes().into()],
-                ..Default::default()
-            };
-            let mut framed = BytesMut::new();
-            framed.put_u8(0);
-            framed.put_u32(message.encoded_len() as u32);
-            message.encode(&mut framed).expect("room");
-            framed.freeze()
-        }
+        Kind::Grpc => tensor_request("small", "X", &ROW),
+        Kind::Typed => typed_request(&ROW),
         Kind::Json => http_request("", JSON.as_bytes()),
         Kind::Binary => {
-            let body = [BINARY.as_bytes(), &row_bytes()].concat();
+            let body = [BINARY.as_bytes(), &floats(&ROW)].concat();
             http_request(&format!("inference-header-content-length: {}\r\n", BINARY.len()), &body)
         }
     }
+}
+
+/// A row of floats as the Open Inference Protocol sends it, framed.
+pub fn tensor_request(model: &str, input: &str, row: &[f32]) -> Bytes {
+    let message = oip::ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: vec![oip::model_infer_request::InferInputTensor {
+            name: input.to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1, row.len() as i64],
+            ..Default::default()
+        }],
+        raw_input_contents: vec![floats(row).into()],
+        ..Default::default()
+    };
+    framed(&message.encode_to_vec())
+}
+
+/// A row of floats as `message Row { repeated float x = 1; }`, framed.
+pub fn typed_request(row: &[f32]) -> Bytes {
+    let bytes = floats(row);
+    let mut message = BytesMut::new();
+    message.put_u8(0x0a);
+    prost::encoding::encode_varint(bytes.len() as u64, &mut message);
+    message.put_slice(&bytes);
+    framed(&message)
+}
+
+/// The contract of [`typed_request`].
+pub const WIDE_CONTRACT: &str = "syntax = \"proto3\"; package bench; service Wide { rpc Call(Row) returns (Largest); }\n\
+    message Row { repeated float x = 1; } message Largest { float y = 1; }";
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(message.len() as u32);
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+fn floats(row: &[f32]) -> Vec<u8> {
+    row.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn http_request(header: &str, body: &[u8]) -> Bytes {
@@ -149,12 +171,21 @@ impl Baton {
         assert!(response.status().is_success(), "{}", response.text().unwrap_or_default());
     }
 
+    pub fn push_with_contract(&self, model: &str, artifact: &[u8], contract: &str) {
+        let form = reqwest::blocking::multipart::Form::new()
+            .part("model", reqwest::blocking::multipart::Part::bytes(artifact.to_vec()))
+            .text("contract", contract.to_owned());
+        let url = format!("http://{}/v1/models/{model}?on_breaking=allow", self.admin);
+        let response = self.http.put(url).multipart(form).send().expect("an answer");
+        assert!(response.status().is_success(), "{}", response.text().unwrap_or_default());
+    }
+
     /// One real answer of each kind, for the empty servers to repeat.
     pub fn record(&self, folder: &Path) {
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).expect("written");
         for (name, header, body) in [
             ("json", None, JSON.as_bytes().to_vec()),
-            ("binary", Some(BINARY.len()), [BINARY.as_bytes(), &row_bytes()].concat()),
+            ("binary", Some(BINARY.len()), [BINARY.as_bytes(), &floats(&ROW)].concat()),
         ] {
             let mut request = self.http.post(format!("http://{}{INFER}", self.data)).body(body);
             if let Some(length) = header {
@@ -218,7 +249,7 @@ impl Anchor {
 
     pub fn address(&self, kind: Kind) -> &str {
         let index = match kind {
-            Kind::Grpc => 0,
+            Kind::Grpc | Kind::Typed => 0,
             Kind::Binary => 1,
             Kind::Json => 2,
         };

@@ -7,4 +7,7 @@
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
 pub mod inference {
     tonic::include_proto!("inference");
+
+    /// The files that the types come from, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

@@ -17,8 +17,8 @@ use crate::config::{Config, Listen};
 use crate::engine::onnx::{OnnxRuntime, find_library};
 use crate::engine::{Engine, step_back};
 use crate::error::{Code, Error, Result};
-use crate::inference::Inference;
-use crate::inference::oip::{self, OipGrpc, RepositoryControl};
+use crate::inference::oip::{self, RepositoryControl};
+use crate::inference::{Grpc, Inference, typed};
 use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, reclaimable, serve, wait_for_signal};
 use crate::model::Models;
 use crate::store::Store;
@@ -63,17 +63,21 @@ pub fn run(config: Config) -> Result<Ended> {
     // Made once a thread: counts of shared references would travel between the cores with each request.
     let data_port = || Port {
         gate: Gate::new(Role::Data, tokens.admin.clone(), tokens.data.clone(), Vec::new()),
-        grpc: OipGrpc::service(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
-        rest: with_fallbacks(oip::router(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready))),
+        grpc: Grpc::new(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
+        rest: with_fallbacks(
+            oip::router(inference.clone(), RepositoryControl::ReadOnly, Arc::clone(&ready)),
+            inference.clone(),
+        ),
         reclaim_from: 32 << 10,
     };
     let data_address = start_data(&config, data_port, &accept("data"))?;
     let admin_port = Arc::new(Port {
         gate: Gate::new(Role::Admin, tokens.admin.clone(), tokens.data.clone(), config.admin_hosts.clone()),
-        grpc: OipGrpc::service(inference.clone(), RepositoryControl::Allowed, Arc::clone(&ready)),
+        grpc: Grpc::new(inference.clone(), RepositoryControl::Allowed, Arc::clone(&ready)),
         rest: with_fallbacks(
-            oip::router(inference, RepositoryControl::Allowed, ready)
+            oip::router(inference.clone(), RepositoryControl::Allowed, ready)
                 .merge(admin::router(Arc::clone(&models))),
+            inference,
         ),
         reclaim_from: 0,
     });
@@ -175,7 +179,7 @@ fn start_data(config: &Config, port: impl Fn() -> Port, accept: &Accept) -> Resu
 /// What one port answers with.
 struct Port {
     gate: Gate,
-    grpc: oip::GrpcService,
+    grpc: Grpc,
     rest: Router,
     /// Bodies from this size on are read away when a request is refused.
     reclaim_from: u64,
@@ -183,17 +187,15 @@ struct Port {
 
 impl Port {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let is_grpc = request
-            .headers()
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let media_type =
+            request.headers().get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let is_web = media_type.starts_with(b"application/grpc-web");
+        let is_grpc = media_type.starts_with(b"application/grpc");
         let allowed = self.gate.check(request.method(), request.uri(), request.headers());
         if is_grpc {
             return match allowed {
-                Ok(()) => {
-                    let Ok(response) = self.grpc.clone().oneshot(request).await;
-                    oip::own_status(response.map(Body::new))
-                }
+                Ok(()) if is_web => self.grpc.answer_web(request).await,
+                Ok(()) => self.grpc.answer(request).await,
                 Err(error) => tonic::Status::from(error).into_http(),
             };
         }
@@ -214,12 +216,11 @@ impl Port {
     }
 }
 
-fn with_fallbacks(router: Router) -> Router {
-    router
-        .fallback(async || Error::new(Code::RouteUnknown, "there is no such path on this port"))
-        .method_not_allowed_fallback(async || {
-            Error::new(Code::MethodNotAllowed, "the path exists, but not with this method")
-        })
+/// What no route takes is a typed method, or nothing.
+fn with_fallbacks(router: Router, inference: Inference) -> Router {
+    router.fallback(move |request| typed::fallback(inference.clone(), request)).method_not_allowed_fallback(
+        async || Error::new(Code::MethodNotAllowed, "the path exists, but not with this method"),
+    )
 }
 
 /// On standard output, for whoever started the process on port 0.

@@ -8,6 +8,7 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
 from support import dtypes, models
+from support import typed as typed_services
 from support.admin import Admin
 from support.runner import BINARY, ONNXRUNTIME, START_SECONDS, Runner, eventually
 
@@ -55,6 +56,22 @@ def start(tmp_path):
 def name():
     """A model name that no other test uses."""
     return f"model-{next(_numbers)}"
+
+
+@pytest.fixture
+def typed(server, admin, name):
+    """Serves models under contracts: `typed(model, body) -> Service`, each in a package of its own."""
+    numbers = itertools.count(1)
+
+    def serve(model, body, *, package=None, **parts):
+        package = package or typed_services.package()
+        at = f"{name}-{next(numbers)}"
+        parts = {part: content.replace("PACKAGE", package) for part, content in parts.items()}
+        contract = typed_services.contract(body.replace("PACKAGE", package), package)
+        admin.must_push(at, model, contract=contract, **parts)
+        return typed_services.Service(server, at, package)
+
+    return serve
 
 
 @pytest.fixture(scope="session")

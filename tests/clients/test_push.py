@@ -14,9 +14,17 @@ from support import calls, models
 from support.admin import changed, check_error, ok
 
 ROW = {"X": np.zeros((1, 4), dtype=np.float32)}
-CONTRACT = b'syntax = "proto3";\npackage adder.v1;\nmessage Row { repeated float x = 1; }\n'
 MANIFEST = b'description = "adds"\n[golden]\nabsolute = 0.001\n'
 PROVENANCE = {"dataset": "sha256:abc", "accuracy": 0.97, "code": "1234567"}
+
+
+def contract(name: str) -> bytes:
+    """A contract whose service no other model has."""
+    package = name.replace("-", "_").replace(".", "_")
+    return (
+        f'syntax = "proto3";\npackage {package}.v1;\nservice Adder {{ rpc Add(Row) returns (Sum); }}\n'
+        "message Row { repeated float x = 1; }\nmessage Sum { repeated float y = 1; }\n"
+    ).encode()
 
 
 def golden(amount: float, name: str = "ones", **tolerance) -> bytes:
@@ -286,7 +294,7 @@ def test_golden_rows_that_do_not_fit_the_model_fail(admin, name, row):
 def test_every_part_is_read_back_byte_for_byte(admin, name):
     parts = {
         "model": models.adds(1),
-        "contract": CONTRACT,
+        "contract": contract(name),
         "manifest": MANIFEST,
         "golden": golden(1),
         "provenance": json.dumps(PROVENANCE).encode(),
@@ -304,12 +312,12 @@ def test_every_part_is_read_back_byte_for_byte(admin, name):
 
 def test_one_part_at_a_time_the_others_stay(server, admin, name):
     admin.must_push(name, models.adds(1), manifest=MANIFEST)
-    changed(admin.push_raw(name, CONTRACT, "contract"), 201)
+    changed(admin.push_raw(name, contract(name), "contract"), 201)
     changed(admin.push_raw(name, models.adds(2)), 201)
     last = changed(admin.push_raw(name, b'description = "two"\n', "manifest"), 201)
     assert last["version"] == "4"
     at = f"/v1/models/{name}/versions/4"
-    assert admin.get(f"{at}/contract").content == CONTRACT
+    assert admin.get(f"{at}/contract").content == contract(name)
     assert admin.get(f"{at}/artifact").content == models.adds(2)
     assert admin.get(f"{at}/manifest").content == b'description = "two"\n'
     assert answer(server, name)[0] == 2
@@ -317,7 +325,7 @@ def test_one_part_at_a_time_the_others_stay(server, admin, name):
 
 def test_a_first_push_without_a_model_is_empty(admin, name):
     check_error(admin.push_raw(name, MANIFEST, "manifest"), 400, "UPLOAD_EMPTY")
-    check_error(admin.push(name, contract=CONTRACT), 400, "UPLOAD_EMPTY")
+    check_error(admin.push(name, contract=contract(name)), 400, "UPLOAD_EMPTY")
     check_error(admin.get(f"/v1/models/{name}"), 404, "MODEL_UNKNOWN")
 
 

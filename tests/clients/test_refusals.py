@@ -216,10 +216,17 @@ class Answer:
         return json.loads(self.text)
 
 
-@pytest.mark.parametrize(("part", "size"), [("artifact", 3 << 30), ("contract", 300 << 10), ("manifest", 65 << 10)])
-def test_an_upload_that_declares_too_much_is_refused_before_its_body(server, held, part, size):
+@pytest.mark.parametrize(
+    ("part", "size", "code"),
+    [
+        ("artifact", 3 << 30, "UPLOAD_TOO_LARGE"),
+        ("contract", 300 << 10, "CONTRACT_TOO_LARGE"),
+        ("manifest", 65 << 10, "UPLOAD_TOO_LARGE"),
+    ],
+)
+def test_an_upload_that_declares_too_much_is_refused_before_its_body(server, held, part, size, code):
     upload = Upload(server, held, size, part)
-    check_error(Answer(upload.response()), 413, "UPLOAD_TOO_LARGE")
+    check_error(Answer(upload.response()), 413, code)
     upload.close()
 
 

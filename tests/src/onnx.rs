@@ -89,6 +89,16 @@ pub fn add(k: f32) -> Vec<u8> {
     })
 }
 
+/// `y = max(x)` for `x` of shape `[n, columns]` with `n = 1`: all of a large input is used, and the answer is small.
+pub fn largest(columns: u64) -> Vec<u8> {
+    model(|graph| {
+        node("ReduceMax", &["x"], "y", graph);
+        bytes(2, b"largest", graph);
+        value(11, "x", &[None, Some(columns)], graph);
+        value(12, "y", &[None, Some(1)], graph);
+    })
+}
+
 /// The same with `padding` bytes of weights: a large file whose answers are known. The weights are multiplied with the
 /// input, so that they cannot be folded away when the model is loaded, and then with zero.
 pub fn add_heavy(k: f32, padding: usize) -> Vec<u8> {

@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["bundle"],
     &["engine", "store"],
+    &["contract"],
     &["model"],
     &["auth"],
     &["inference", "admin"],
@@ -49,7 +50,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// The command line starts the server and reads the wire types; beyond that it knows nothing of the inside.
 const CLI_SEES: &[&str] =
-    &["admin", "app", "config", "engine", "error", "lifecycle", "store", "telemetry", "tensor"];
+    &["admin", "app", "config", "contract", "engine", "error", "lifecycle", "store", "telemetry", "tensor"];
 
 fn layer(room: &str) -> usize {
     LAYERS
@@ -97,7 +98,7 @@ fn no_import_runs_up() {
 
 #[test]
 fn lower_rooms_know_no_transport() {
-    let rooms = ["tensor", "bundle", "store", "engine", "model", "telemetry"];
+    let rooms = ["tensor", "bundle", "store", "engine", "contract", "model", "telemetry"];
     for (file, text) in sources("runner/src") {
         let room = file.split(['/', '.']).next().expect("a room");
         if !rooms.contains(&room) {
@@ -106,7 +107,7 @@ fn lower_rooms_know_no_transport() {
         for transport in ["axum", "tonic", "hyper", "http::", "reqwest"] {
             assert!(!code(&text).contains(transport), "{file} names {transport}");
         }
-        if room == "engine" || room == "store" {
+        if ["engine", "store", "contract"].contains(&room) {
             assert!(!code(&text).contains("tokio"), "{file}: {room} is synchronous");
         }
     }

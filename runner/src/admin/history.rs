@@ -52,6 +52,7 @@ pub(super) async fn history(
         digest: pointer.digest.map(|digest| digest.to_string()),
         reason: reason_name(pointer.reason).to_owned(),
         at: rfc3339(pointer.at),
+        broken_rules: pointer.broken_rules.clone(),
         provenance: pointer.version.and_then(|version| provenance(&models, entry, version)),
     };
     Ok(Json(History { entries: newest.map(describe).collect() }))

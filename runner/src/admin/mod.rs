@@ -6,6 +6,7 @@
 //! | `models` | list, show, remove, roll back |
 //! | `versions` | list, show, activate, remove, read parts back |
 //! | `history` | `GET /v1/history` |
+//! | `trial` | `POST /v1/try`, `/v1/convert` |
 //! | `reference` | limits, errors, metrics |
 //! | `openapi` | the document, Swagger UI |
 
@@ -15,6 +16,7 @@ mod openapi;
 mod push;
 mod receive;
 mod reference;
+mod trial;
 mod versions;
 pub mod wire;
 
@@ -29,7 +31,7 @@ use crate::model::Models;
 /// All routes of the admin API and its documentation.
 pub fn router(models: Arc<Models>) -> Router {
     let (router, document) = openapi::routes().split_for_parts();
-    router.with_state(models).merge(openapi::pages(document))
+    router.with_state(Arc::clone(&models)).merge(openapi::pages(models, &document))
 }
 
 /// The OpenAPI document, without a server behind it.

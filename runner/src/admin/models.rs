@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::expected_generation;
 use super::wire::{Change, Model, ModelList, Part, Problem, Version};
-use crate::error::Result;
 use crate::error::extract::{Path, Query};
+use crate::error::{Code, Error, Result};
 use crate::model::{Entry, Models, PublicState};
 use crate::store::{ModelName, VersionRecord, VersionState};
 
@@ -32,6 +34,22 @@ pub(super) async fn show(
     let model: ModelName = model.parse()?;
     let entry = models.entry(&model)?;
     Ok(Json(describe(&model, &entry)))
+}
+
+/// The contract that is served: the one that was pushed, or the one that was made for the model.
+#[utoipa::path(get, path = "/v1/models/{model}/contract", tag = "models", params(("model" = String, Path)),
+    responses((status = 200, description = "proto3 source", content_type = "text/plain"),
+        (status = 404, body = Problem)))]
+pub(super) async fn contract(
+    State(models): State<Arc<Models>>,
+    Path(model): Path<String>,
+) -> Result<Response> {
+    let served = models.served(&model)?;
+    let contract = served.active()?.contract.as_ref().ok_or_else(|| {
+        Error::new(Code::PartMissing, format!("no contract could be made for model {}", served.model))
+    })?;
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((headers, contract.schema.source().to_owned()).into_response())
 }
 
 /// How a removal treats what is being served.

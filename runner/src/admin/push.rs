@@ -15,7 +15,7 @@ use super::{expected_generation, receive};
 use crate::bundle::{Digest, PartKind};
 use crate::error::extract::{Path, Query};
 use crate::error::{Code, Error, Result};
-use crate::model::{Claim, Models, OnActivate, Outcome, Push, UploadPlace, check_announced};
+use crate::model::{Claim, Models, OnActivate, OnBreaking, Outcome, Push, UploadPlace, check_announced};
 use crate::store::Staged;
 
 /// Announces the digest of a raw upload, to be compared with what arrived.
@@ -32,6 +32,26 @@ pub(super) struct PushQuery {
     /// Check only: nothing is kept.
     #[serde(default)]
     dry_run: bool,
+    /// What happens to a contract that breaks clients of the one being served: `refuse` (if nothing is said) or `allow`.
+    #[serde(default)]
+    on_breaking: BreakingQuery,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BreakingQuery {
+    #[default]
+    Refuse,
+    Allow,
+}
+
+impl From<BreakingQuery> for OnBreaking {
+    fn from(query: BreakingQuery) -> Self {
+        match query {
+            BreakingQuery::Refuse => Self::Refuse,
+            BreakingQuery::Allow => Self::Allow,
+        }
+    }
 }
 
 impl PushQuery {
@@ -59,7 +79,7 @@ impl PushQuery {
     responses(
         (status = 201, description = "a new version", body = Change),
         (status = 200, description = "the same bundle was there already, or a dry run passed", body = Change),
-        (status = 409, description = "another change of this model is under way", body = Problem),
+        (status = 409, description = "another change of this model is under way, or the contract breaks clients", body = Problem),
         (status = 412, description = "the model has moved on since If-Match", body = Problem),
         (status = 422, description = "the bundle was refused; what was served still is", body = Problem),
     )
@@ -175,7 +195,13 @@ async fn finish(
     query: &PushQuery,
     headers: &http::HeaderMap,
 ) -> Result<Response> {
-    let push = Push { claim, parts, then: query.then()?, expected_generation: expected_generation(headers)? };
+    let push = Push {
+        claim,
+        parts,
+        then: query.then()?,
+        on_breaking: query.on_breaking.into(),
+        expected_generation: expected_generation(headers)?,
+    };
     let outcome = models.push(push).await?;
     let status = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Change::from(outcome))).into_response())

@@ -11,6 +11,7 @@ use http_body::Body as _;
 
 use crate::bundle::PartKind;
 use crate::config::Limits;
+use crate::contract::MessageForm;
 use crate::error::{Code, Error, Result};
 use crate::store::{Staged, Staging, Store};
 
@@ -70,7 +71,8 @@ fn write(staging: &mut Staging, chunk: &[u8], kind: PartKind, limits: &Limits) -
 }
 
 fn too_large(kind: PartKind, limit: u64) -> Error {
-    Error::new(Code::UploadTooLarge, format!("the {} is larger than {limit} bytes", kind.name()))
+    let code = if kind == PartKind::Contract { Code::ContractTooLarge } else { Code::UploadTooLarge };
+    Error::new(code, format!("the {} is larger than {limit} bytes", kind.name()))
 }
 
 /// Receives a raw body as one part.
@@ -158,4 +160,62 @@ fn bad_multipart(error: MultipartError) -> Error {
         Code::BadMultipart
     };
     Error::new(code, "the multipart body is incomplete or damaged").caused_by(error)
+}
+
+/// The parts of a trial, in memory: what is loaded has to be there anyway.
+#[derive(Debug, Default)]
+pub(super) struct TrialParts {
+    pub model: Option<Vec<u8>>,
+    pub contract: Option<Vec<u8>>,
+    pub manifest: Option<Vec<u8>>,
+    pub input: Option<(Vec<u8>, MessageForm)>,
+}
+
+/// Receives a trial's multipart body.
+pub(super) async fn trial(limits: &Limits, mut form: Multipart) -> Result<TrialParts> {
+    let mut parts = TrialParts::default();
+    let mut pace = Pace::start(limits);
+    while let Some(mut field) = pace.next(form.next_field()).await?.map_err(bad_multipart)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let form = message_form(field.content_type(), field.file_name());
+        let limit = match name.as_str() {
+            "model" => limits.artifact,
+            "contract" => limits.contract,
+            "manifest" => limits.manifest,
+            "input" => limits.request_body as u64,
+            _ => {
+                let shown: String = name.chars().take(64).collect();
+                let text =
+                    format!("there is no part {shown:?}; the parts are model, contract, manifest, input");
+                return Err(Error::new(Code::BadMultipart, text));
+            }
+        };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = pace.next(field.chunk()).await?.map_err(bad_multipart)? {
+            pace.count(chunk.len())?;
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                let code = if name == "contract" { Code::ContractTooLarge } else { Code::UploadTooLarge };
+                return Err(Error::new(code, format!("the {name} is larger than {limit} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        match name.as_str() {
+            "model" => parts.model = Some(bytes),
+            "contract" => parts.contract = Some(bytes),
+            "manifest" => parts.manifest = Some(bytes),
+            _ => parts.input = Some((bytes, form)),
+        }
+    }
+    Ok(parts)
+}
+
+/// The form of an input, by its part's content type, else by its file name.
+fn message_form(content_type: Option<&str>, file_name: Option<&str>) -> MessageForm {
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let extension = file_name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
+    match (media_type, extension) {
+        ("application/json", _) | (_, Some("json")) => MessageForm::Json,
+        ("text/csv", _) | (_, Some("csv")) => MessageForm::Csv,
+        _ => MessageForm::Protobuf,
+    }
 }

@@ -82,6 +82,9 @@ pub struct HistoryEntry {
     pub reason: String,
     /// RFC 3339.
     pub at: String,
+    /// Rules of compatibility that were broken on purpose.
+    #[serde(default)]
+    pub broken_rules: Vec<String>,
     /// The version's provenance record.
     pub provenance: Option<serde_json::Value>,
 }

@@ -11,7 +11,7 @@ mod settings;
 pub use digest::{Digest, Hasher};
 pub use golden::{GoldenRow, RowInput, parse_golden};
 pub use manifest::{EngineKind, Manifest, Part, PartKind};
-pub use settings::Settings;
+pub use settings::{FieldBinding, Settings};
 
 use crate::error::{Code, Error, Result};
 
@@ -28,15 +28,4 @@ pub fn check_provenance(bytes: &[u8]) -> Result<serde_json::Map<String, serde_js
         )
         .caused_by(error)
     })
-}
-
-/// Checks a contract as far as this release reads it: UTF-8 text. (Compiling and binding come with typed services.)
-///
-/// # Errors
-/// `BAD_CONTRACT`.
-pub fn check_contract(bytes: &[u8]) -> Result<()> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(()),
-        _ => Err(Error::new(Code::BadContract, "the contract is no UTF-8 text")),
-    }
 }

@@ -1,6 +1,7 @@
 //! The settings file of a bundle (`baton.toml`), the part `manifest` of a push. Unknown keys are errors: a typing
 //! mistake must not silently become the default.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -18,6 +19,22 @@ pub struct Settings {
     /// Default tolerance of golden rows.
     pub golden: Tolerance,
     pub limits: LimitSettings,
+    /// What fields of the contract belong to, by their full names; wins over options in the contract.
+    pub bind: BTreeMap<String, FieldBinding>,
+}
+
+/// What a field of a contract belongs to: one line of `[bind]`, or the field's options.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FieldBinding {
+    /// The input or output.
+    pub tensor: Option<String>,
+    /// The column of its row.
+    pub column: Option<u32>,
+    /// Accepted and not read; never filled.
+    pub ignore: bool,
+    /// What the columns of the output stand for.
+    pub label: Vec<String>,
 }
 
 /// `[onnx]`

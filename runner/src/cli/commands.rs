@@ -80,10 +80,11 @@ pub(super) fn history(client: &Client, model: Option<&str>, limit: usize, json: 
                 entry.version.clone().unwrap_or_else(|| "-".to_owned()),
                 entry.reason.clone(),
                 entry.digest.as_deref().map_or("-", output::short).to_owned(),
+                entry.broken_rules.join(","),
             ]
         })
         .collect();
-    output::table(&["AT", "MODEL", "GENERATION", "VERSION", "REASON", "DIGEST"], &rows);
+    output::table(&["AT", "MODEL", "GENERATION", "VERSION", "REASON", "DIGEST", "BROKEN RULES"], &rows);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod contract;
 mod doctor;
 mod output;
 mod predict;
@@ -122,6 +123,11 @@ enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Make, compare and show contracts
+    Contract {
+        #[command(subcommand)]
+        contract: contract::ContractCommand,
+    },
     /// Call a model
     Predict {
         #[command(flatten)]
@@ -177,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Remove { model, version, force, client } => {
             client.run(|server, json| commands::remove(server, &model, version.as_deref(), force, json))
         }
+        Command::Contract { contract } => contract::run(contract),
         Command::Predict { predict, server } => {
             Client::new(&server, predict.output_json()).and_then(|client| predict::predict(&client, &predict))
         }

@@ -8,15 +8,19 @@ use serde_json::{Value, json};
 use super::client::{Client, Failure};
 use super::commands::segment;
 use super::output;
+use crate::config::Limits;
+use crate::contract::Schema;
 
 /// What to call with.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PredictArgs {
     model: String,
-    /// {"input": [[...]]} by name, or a whole request of the protocol
+    /// A method of the model's contract; without one, the call is one of tensors
+    method: Option<String>,
+    /// A request of the method; or {"input": [[...]]} by name, or a whole request of the protocol
     #[arg(long, value_name = "JSON", conflicts_with = "csv", required_unless_present = "csv")]
     json: Option<String>,
-    /// Rows with a header; columns named as the inputs, or the columns of the only input
+    /// Rows with a header: the fields of the method's rows; or columns named as the inputs, or those of the only input
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// How to print the answer
@@ -40,6 +44,9 @@ impl PredictArgs {
 
 /// Calls the model and prints its outputs.
 pub(super) fn predict(client: &Client, arguments: &PredictArgs) -> Result<(), Failure> {
+    if let Some(method) = &arguments.method {
+        return call_method(client, arguments, method);
+    }
     let path = format!("/v2/models/{}", segment(&arguments.model));
     let metadata: Value = client.send(client.request(Method::GET, &path))?;
     let request = match (&arguments.json, &arguments.csv) {
@@ -66,6 +73,29 @@ pub(super) fn predict(client: &Client, arguments: &PredictArgs) -> Result<(), Fa
         let datatype = tensor["datatype"].as_str().unwrap_or_default();
         output::line(&format!("{name} {datatype}{}: {}", tensor["shape"], tensor["data"]));
     }
+    Ok(())
+}
+
+/// Calls a typed method and prints its answer as it comes.
+fn call_method(client: &Client, arguments: &PredictArgs, method: &str) -> Result<(), Failure> {
+    let source = super::contract::show(client, &arguments.model)?;
+    let schema = Schema::compile("contract.proto", source.as_bytes(), &Limits::default());
+    let descriptor = schema
+        .and_then(|schema| schema.method(Some(method)))
+        .map_err(|error| Failure::Usage(error.text().to_owned()))?;
+    let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
+    let call = client.request(Method::POST, &path);
+    let call = match (&arguments.json, &arguments.csv) {
+        (Some(text), _) => call.header("content-type", "application/json").body(text.clone()),
+        (None, Some(file)) => {
+            let file = std::fs::File::open(file)
+                .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
+            call.header("content-type", "text/csv").body(file)
+        }
+        (None, None) => return Err(Failure::Usage("give --json or --csv".to_owned())),
+    };
+    let text = client.send_raw(call)?.text().map_err(|error| Failure::Unreachable(error.to_string()))?;
+    output::line(text.trim_end());
     Ok(())
 }
 

@@ -20,8 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct PushArgs {
     /// Name to serve it under
     model: String,
-    /// A model file, or a folder with model.onnx and any of contract.proto, baton.toml, golden.jsonl, provenance.json
-    path: PathBuf,
+    /// A model file, or a folder with model.onnx and any of contract.proto, baton.toml, golden.jsonl, provenance.json;
+    /// not needed if only other parts change
+    #[arg(required_unless_present_any = ["contract", "manifest", "golden"])]
+    path: Option<PathBuf>,
     /// The .proto source
     #[arg(long, value_name = "FILE")]
     contract: Option<PathBuf>,
@@ -40,6 +42,9 @@ pub(crate) struct PushArgs {
     /// Check only: nothing is kept
     #[arg(long)]
     dry_run: bool,
+    /// Push even a contract that breaks clients of the one being served; the history tells
+    #[arg(long)]
+    allow_breaking: bool,
     /// Only if the model is at this generation
     #[arg(long, value_name = "N")]
     expect_generation: Option<u64>,
@@ -76,6 +81,7 @@ fn send(client: &Client, arguments: &PushArgs, parts: &[(&str, Source)], json: b
     let request = client
         .request(Method::PUT, &path)
         .query(&[("stage", arguments.stage), ("dry_run", arguments.dry_run)])
+        .query(&[("on_breaking", if arguments.allow_breaking { "allow" } else { "refuse" })])
         .header("content-type", format!("multipart/form-data; boundary={boundary}"))
         .body(Body::sized(Progress { body, bar: bar.clone() }, length));
     let result = client.send(if_match(request, arguments.expect_generation));
@@ -85,19 +91,17 @@ fn send(client: &Client, arguments: &PushArgs, parts: &[(&str, Source)], json: b
 
 fn collect(arguments: &PushArgs) -> Result<Vec<(&'static str, Source)>, Failure> {
     let mut parts: Vec<(&'static str, Source)> = Vec::new();
-    let folder = arguments.path.is_dir();
+    let path = arguments.path.as_deref();
+    let folder = path.filter(|path| path.is_dir());
     let beside = |given: &Option<PathBuf>, name: &str| -> Option<PathBuf> {
-        let found = || Some(arguments.path.join(name)).filter(|path| folder && path.is_file());
+        let found = || folder.map(|folder| folder.join(name)).filter(|path| path.is_file());
         given.clone().or_else(found)
     };
-    if folder {
-        let model = arguments.path.join("model.onnx");
-        if model.is_file() {
-            parts.push(("model", Source::File(model)));
-        }
-    } else {
-        parts.push(("model", Source::File(arguments.path.clone())));
-    }
+    let model = match folder {
+        Some(folder) => Some(folder.join("model.onnx")).filter(|model| model.is_file()),
+        None => path.map(Path::to_path_buf),
+    };
+    parts.extend(model.map(|model| ("model", Source::File(model))));
     for (name, path) in [
         ("contract", beside(&arguments.contract, "contract.proto")),
         ("manifest", beside(&arguments.manifest, "baton.toml")),
@@ -109,7 +113,8 @@ fn collect(arguments: &PushArgs) -> Result<Vec<(&'static str, Source)>, Failure>
         parts.push(("provenance", record));
     }
     if parts.is_empty() {
-        return Err(Failure::Usage(format!("{} holds no part of a bundle", arguments.path.display())));
+        let path = arguments.path.as_deref().unwrap_or(Path::new("")).display();
+        return Err(Failure::Usage(format!("{path} holds no part of a bundle")));
     }
     Ok(parts)
 }

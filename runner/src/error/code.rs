@@ -71,6 +71,10 @@ codes! {
     BadBinaryHeader "BAD_BINARY_HEADER" Request 400 InvalidArgument "the binary tensor sizes do not fit the body";
     InputNames "INPUT_NAMES" Request 400 InvalidArgument "inputs are missing, unknown or given twice";
     OutputNames "OUTPUT_NAMES" Request 400 InvalidArgument "a requested output is unknown or given twice";
+    BadMessage "BAD_MESSAGE" Request 400 InvalidArgument "the body is not a message of the method's request type";
+    BadField "BAD_FIELD" Request 400 InvalidArgument "a field's value does not fit what the model takes there";
+    BadCsv "BAD_CSV" Request 400 InvalidArgument "the CSV file does not fit the method's rows";
+    DecodeLimit "DECODE_LIMIT" Request 400 InvalidArgument "the message has too many rows, elements or levels";
     BodyTooLarge "BODY_TOO_LARGE" Request 413 ResourceExhausted "the request is larger than the limit";
     BodyTooSlow "BODY_TOO_SLOW" Request 408 DeadlineExceeded "the request's body arrived too slowly";
     EncodingRefused "ENCODING_REFUSED" Request 415 InvalidArgument "the content type or encoding is not accepted here";
@@ -102,6 +106,16 @@ codes! {
     BadGolden "BAD_GOLDEN" Request 400 InvalidArgument "the golden rows cannot be read";
     BadProvenance "BAD_PROVENANCE" Request 400 InvalidArgument "the provenance record cannot be read";
     BadContract "BAD_CONTRACT" Request 422 InvalidArgument "the contract cannot be read";
+    ContractSyntax "CONTRACT_SYNTAX" Request 422 InvalidArgument "the contract is no valid proto3 text";
+    ContractImport "CONTRACT_IMPORT" Request 422 InvalidArgument "the contract imports a file that it may not or that does not exist";
+    ContractTooLarge "CONTRACT_TOO_LARGE" Request 413 ResourceExhausted "the contract is larger than the limits";
+    ContractTooDeep "CONTRACT_TOO_DEEP" Request 422 InvalidArgument "the contract's messages are nested too deeply";
+    ContractInvalid "CONTRACT_INVALID" Request 422 InvalidArgument "the contract breaks a rule of protobuf";
+    ContractUnsupported "CONTRACT_UNSUPPORTED" Request 422 InvalidArgument "the contract is not written in proto3";
+    ContractModelMismatch "CONTRACT_MODEL_MISMATCH" Request 422 InvalidArgument "contract and model do not fit each other";
+    BindingAmbiguous "BINDING_AMBIGUOUS" Request 422 InvalidArgument "the contract can be read in more than one way";
+    ContractBreaking "CONTRACT_BREAKING" Request 409 FailedPrecondition "the new contract breaks clients of the one being served";
+    ServiceNameTaken "SERVICE_NAME_TAKEN" Request 409 AlreadyExists "another model, or Baton itself, serves a service of this name";
     UploadEmpty "UPLOAD_EMPTY" Request 400 InvalidArgument "the push holds nothing to store";
     UploadTruncated "UPLOAD_TRUNCATED" Request 400 InvalidArgument "the body ended before it was complete";
     UploadTooLarge "UPLOAD_TOO_LARGE" Request 413 ResourceExhausted "the uploaded part is larger than its limit";

@@ -53,6 +53,43 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The answer in the shape of the Connect protocol: `{"code": "invalid_argument", "message": "..."}`, with that
+    /// protocol's statuses. Source: <https://connectrpc.com/docs/protocol#error-codes>.
+    pub fn into_connect(self) -> Response {
+        let (status, code) = match self.code.grpc_code() {
+            _ if self.code == Code::EncodingRefused => (415, "invalid_argument"),
+            tonic::Code::Cancelled => (499, "canceled"),
+            tonic::Code::InvalidArgument => (400, "invalid_argument"),
+            tonic::Code::DeadlineExceeded => (504, "deadline_exceeded"),
+            tonic::Code::NotFound => (404, "not_found"),
+            tonic::Code::AlreadyExists => (409, "already_exists"),
+            tonic::Code::PermissionDenied => (403, "permission_denied"),
+            tonic::Code::ResourceExhausted => (429, "resource_exhausted"),
+            tonic::Code::FailedPrecondition => (400, "failed_precondition"),
+            tonic::Code::Aborted => (409, "aborted"),
+            tonic::Code::OutOfRange => (400, "out_of_range"),
+            tonic::Code::Unimplemented => (501, "unimplemented"),
+            tonic::Code::Internal => (500, "internal"),
+            tonic::Code::Unavailable => (503, "unavailable"),
+            tonic::Code::DataLoss => (500, "data_loss"),
+            tonic::Code::Unauthenticated => (401, "unauthenticated"),
+            tonic::Code::Ok | tonic::Code::Unknown => (500, "unknown"),
+        };
+        let request_id = self.log();
+        let body = serde_json::json!({
+            "code": code,
+            "message": format!("{}: {}", self.code.id(), self.text()),
+            "details": [],
+        });
+        tracing::debug!(request_id, "answered in Connect's form");
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let request_id = self.log();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::compute::Compute;
 use crate::bundle::Digest;
 use crate::config::Limits;
@@ -43,14 +45,46 @@ impl Target {
     pub fn served(&self) -> &Served {
         &self.served
     }
+
+    /// Refuses if the bundle is not the one that a request requires.
+    fn require(self, digest: Option<&str>) -> Result<Self> {
+        let identity = &self.version.identity;
+        match digest {
+            Some(required) if required != &*identity.digest_text => {
+                let required: Digest = required.parse()?;
+                Err(Error::new(
+                    Code::DigestNotActive,
+                    format!(
+                        "model {} serves {}, the request requires {required}",
+                        identity.model, identity.digest
+                    ),
+                ))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The outputs that a request asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// By name; all if none is named.
+    Named(Vec<String>),
+    /// By their positions in the signature.
+    At(Vec<usize>),
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self::Named(Vec::new())
+    }
 }
 
 /// A decoded request.
 #[derive(Debug, Default)]
 pub struct Inputs {
     pub tensors: Vec<(String, Tensor)>,
-    /// Names of the outputs wanted; all if empty.
-    pub outputs: Vec<String>,
+    pub outputs: Wanted,
     /// The caller's own time limit, counted from now.
     pub timeout: Option<Duration>,
 }
@@ -78,6 +112,7 @@ impl Answer {
 pub struct Inference {
     models: Arc<Models>,
     compute: Compute,
+    csv_places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Inference {
@@ -89,13 +124,20 @@ impl std::fmt::Debug for Inference {
 impl Inference {
     /// Starts the compute threads.
     pub fn start(models: Arc<Models>, compute_threads: usize) -> Self {
-        let queue = models.limits().queue;
-        Self { models, compute: Compute::start(compute_threads, queue) }
+        let limits = models.limits();
+        let compute = Compute::start(compute_threads, limits.queue);
+        let csv_places = Arc::new(Semaphore::new(limits.csv_files));
+        Self { models, compute, csv_places }
     }
 
     /// The life cycle behind it.
     pub fn models(&self) -> &Arc<Models> {
         &self.models
+    }
+
+    /// Places for CSV files being answered.
+    pub(super) fn csv_places(&self) -> &Arc<Semaphore> {
+        &self.csv_places
     }
 
     /// All limits.
@@ -123,31 +165,37 @@ impl Inference {
                 ),
             ));
         }
-        if let Some(required) = address.digest
-            && required != &*identity.digest_text
-        {
-            let required: Digest = required.parse()?;
-            return Err(Error::new(
-                Code::DigestNotActive,
-                format!(
-                    "model {} serves {}, the request requires {required}",
-                    identity.model, identity.digest
-                ),
-            ));
-        }
-        Ok(Target { served, version })
+        Target { served, version }.require(address.digest)
     }
 
-    /// Answers one request: reads the snapshot once, decodes against the version found there, runs it.
+    /// Finds the typed method at a path, and the version that serves it.
     ///
     /// # Errors
-    /// Those of [`Inference::target`], of `decode`, of the checks against the signature, and of the run.
+    /// `ROUTE_UNKNOWN`, `MODEL_NOT_READY` while the server starts, `DIGEST_NOT_ACTIVE`, `BAD_DIGEST`.
+    pub fn typed_target(&self, path: &str, digest: Option<&str>) -> Result<(Target, usize)> {
+        let Some(route) = self.models.board().route(path) else {
+            if !self.models.is_recovered() {
+                return Err(Error::new(Code::ModelNotReady, "the server is starting"));
+            }
+            let shown: String = path.chars().take(200).collect();
+            return Err(Error::new(
+                Code::RouteUnknown,
+                format!("there is no method or path {shown} on this port"),
+            ));
+        };
+        let version = Arc::clone(route.served.active()?);
+        Ok((Target { served: route.served, version }.require(digest)?, route.method))
+    }
+
+    /// Answers one request: decodes it against the version that was found for it, and runs that.
+    ///
+    /// # Errors
+    /// Those of `decode`, of the checks against the signature, and of the run.
     pub async fn infer(
         &self,
-        address: Address<'_>,
+        target: Target,
         decode: impl FnOnce(&Signature) -> Result<Inputs>,
     ) -> Result<Answer> {
-        let target = self.target(address)?;
         let metrics = Arc::clone(&target.version.metrics);
         let _in_flight = InFlight::enter(&metrics.in_flight);
         let answer = match decode(target.version.signature()) {
@@ -168,7 +216,10 @@ impl Inference {
         let limits = self.models.limits();
         let Target { version, .. } = &target;
         let tensors = version.signature().arrange(inputs.tensors)?;
-        let outputs = version.signature().select(inputs.outputs.iter().map(String::as_str))?;
+        let outputs = match inputs.outputs {
+            Wanted::Named(names) => version.signature().select(names.iter().map(String::as_str))?,
+            Wanted::At(positions) => positions,
+        };
         let bytes = tensors.iter().map(Tensor::byte_len).sum();
         let allowed = [inputs.timeout, version.settings.request_timeout()];
         let time = allowed.into_iter().flatten().fold(limits.request_time, Duration::min);

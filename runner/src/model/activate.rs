@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::catalog::{Entry, PublicState};
 use super::push::check_expected;
-use super::swap::{Durability, Target};
+use super::swap::{Change, Durability, Target};
+use super::version::Version;
 use super::{Claim, Models};
 use crate::bundle::Digest;
 use crate::error::{Code, Error, Result};
@@ -64,7 +65,7 @@ impl Models {
                     ..outcome(model, record, entry.generation, PublicState::Active)
                 });
             }
-            models.activate_record(model, record, &entry, Reason::Activate)
+            models.activate_record(model, record, &entry, Reason::Activate, |_| Ok(Vec::new()))
         })
         .await
     }
@@ -87,24 +88,28 @@ impl Models {
         let record = entry.record(&model, target)?.clone();
         if let Some(version) = entry.warm(target) {
             let version = Target::Version(Arc::clone(version));
-            let (generation, warnings) =
-                self.swap(&model, entry.generation, version, Reason::Rollback, Durability::Preferred)?;
+            let change = Change { durability: Durability::Preferred, ..Change::durable(Reason::Rollback) };
+            let (generation, warnings) = self.swap(&model, entry.generation, version, change)?;
             tracing::info!(%model, version = %target, generation, "rolled back");
             self.metrics.changed(model.as_str(), "rolled_back");
             return Ok(outcome(&model, &record, generation, PublicState::Active).with_warnings(warnings));
         }
         let claim = self.claim(&model)?;
-        self.on_loader(move |models| models.activate_record(claim.model(), &record, &entry, Reason::Rollback))
-            .await
+        self.on_loader(move |models| {
+            models.activate_record(claim.model(), &record, &entry, Reason::Rollback, |_| Ok(Vec::new()))
+        })
+        .await
     }
 
-    /// Prepares a stored version, unless it is in memory, and serves it.
+    /// Prepares a stored version, unless it is in memory, and serves it if `check` does not object; it gives the rules
+    /// of compatibility that are broken on purpose.
     pub(super) fn activate_record(
         &self,
         model: &ModelName,
         record: &VersionRecord,
         entry: &Entry,
         reason: Reason,
+        check: impl FnOnce(&Version) -> Result<Vec<String>>,
     ) -> Result<Outcome> {
         if record.state != VersionState::Stored && entry.warm(record.number).is_none() {
             return Err(Error::new(
@@ -119,8 +124,13 @@ impl Models {
             Some(version) => Arc::clone(version),
             None => Arc::new(self.prepare_stored(model, record)?),
         };
-        let (generation, warnings) =
-            self.swap(model, entry.generation, Target::Version(version), reason, Durability::Required)?;
+        let broken_rules = check(&version)?;
+        let (generation, warnings) = self.swap(
+            model,
+            entry.generation,
+            Target::Version(version),
+            Change { broken_rules, ..Change::durable(reason) },
+        )?;
         tracing::info!(%model, version = %record.number, generation, ?reason, "activated");
         self.metrics
             .changed(model.as_str(), if reason == Reason::Rollback { "rolled_back" } else { "activated" });
@@ -140,7 +150,7 @@ impl Models {
             }
             let target = Target::Nothing { reason: "unloaded".to_owned() };
             let (generation, _) =
-                models.swap(model, entry.generation, target, Reason::Unload, Durability::Required)?;
+                models.swap(model, entry.generation, target, Change::durable(Reason::Unload))?;
             // Unloading is asked for to free memory.
             models.with_catalog(|catalog| catalog.entry(model.clone()).or_default().ready.clear());
             models.trim_ready();
@@ -185,7 +195,7 @@ impl Models {
                 ));
             }
             let target = Target::Nothing { reason: "removed".to_owned() };
-            models.swap(model, entry.generation, target, Reason::Remove, Durability::Required)?;
+            models.swap(model, entry.generation, target, Change::durable(Reason::Remove))?;
             models.board.withdraw(model);
             models.mark_removed(model, &entry.records)?;
             Ok(models.sweep()?).map(|_: usize| ())

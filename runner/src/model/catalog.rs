@@ -169,6 +169,7 @@ mod tests {
                 digest: None,
                 reason: *reason,
                 at: 0,
+                broken_rules: Vec::new(),
             })
             .collect();
         Entry {

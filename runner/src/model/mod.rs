@@ -6,6 +6,7 @@
 //! prepare   load, golden rows, warm-up (loader thread)
 //! swap      the one place that changes what is served
 //! reap      destruction (reaper thread)
+//! trial     a run of what was uploaded for one call
 //! recover   start-up
 //! catalog   what is known of each model, for people and for decisions
 //! ```
@@ -21,6 +22,7 @@ mod reap;
 mod recover;
 mod snapshot;
 mod swap;
+mod trial;
 mod version;
 
 use std::collections::HashSet;
@@ -31,8 +33,9 @@ use crossbeam_channel::Sender;
 
 pub use activate::Outcome;
 pub use catalog::{Entry, PublicState};
-pub use push::{OnActivate, Push, check_announced};
-pub use snapshot::{Served, Slot, Snapshot, Switchboard};
+pub use push::{OnActivate, OnBreaking, Push, check_announced};
+pub use snapshot::{Route, Served, Slot, Snapshot, Switchboard};
+pub use trial::{ConvertBy, Trial, TrialModel};
 pub use version::{Identity, Version};
 
 use crate::config::Limits;
@@ -143,6 +146,12 @@ impl Models {
     /// Refuses changes from now on: the process is about to end, and a change that has not begun would be cut.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.board.announce();
+    }
+
+    /// Is the process about to end?
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Claims a model for one change. A second change at the same time is refused, never queued: whoever sends it has
@@ -151,7 +160,7 @@ impl Models {
     /// # Errors
     /// `UPLOAD_IN_PROGRESS`, `SHUTTING_DOWN`.
     pub fn claim(self: &Arc<Self>, model: &ModelName) -> Result<Claim> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.is_closing() {
             return Err(Error::new(Code::ShuttingDown, "the server is shutting down and takes no changes"));
         }
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);

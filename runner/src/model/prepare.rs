@@ -8,8 +8,10 @@ use serde_json::json;
 use super::version::Prepared;
 use crate::bundle::{GoldenRow, Settings};
 use crate::config::Limits;
+use crate::contract::{self, Contract, Origin, Schema};
 use crate::engine::{Engine, EngineOptions, Instance, RunControl, trim_heap};
 use crate::error::{Code, Error, Result};
+use crate::store::ModelName;
 use crate::tensor::{Tensor, compare};
 
 /// Runs after the first, to measure.
@@ -19,24 +21,24 @@ const SHOWN_DIFFERENCES: usize = 5;
 /// Rows shown that failed.
 const SHOWN_ROWS: usize = 10;
 
-/// Loads `artifact`, runs every golden row and warms up.
+/// What is prepared.
+pub(super) struct Candidate<'a> {
+    pub model: &'a ModelName,
+    pub artifact: Vec<u8>,
+    pub contract: Option<Vec<u8>>,
+    pub settings: &'a Settings,
+    pub golden: &'a [GoldenRow],
+}
+
+/// Loads the artifact, binds the contract (or makes one), runs every golden row and warms up.
 ///
 /// # Errors
-/// The engine's refusal, `GOLDEN_FAILED` with the differences, or `PREPARE_DEADLINE`.
-pub(super) fn prepare(
-    engine: &dyn Engine,
-    artifact: Vec<u8>,
-    settings: &Settings,
-    golden: &[GoldenRow],
-    limits: &Limits,
-) -> Result<Prepared> {
+/// The contract's or the engine's refusal, `GOLDEN_FAILED` with the differences, or `PREPARE_DEADLINE`.
+pub(super) fn prepare(engine: &dyn Engine, candidate: Candidate<'_>, limits: &Limits) -> Result<Prepared> {
     let deadline = Instant::now() + limits.prepare_time;
-    let options =
-        EngineOptions { intra_threads: settings.onnx.intra_threads, load_time: limits.prepare_time };
-    let large = artifact.len() > 1 << 20;
-    let instance = engine.prepare(artifact, options)?;
-
-    let mut warnings = Vec::new();
+    let (settings, golden) = (candidate.settings, candidate.golden);
+    let large = candidate.artifact.len() > 1 << 20;
+    let Loaded { instance, contract, mut warnings } = load(engine, candidate, limits)?;
     let rows = run_golden(instance.as_ref(), golden, settings, limits, deadline)?;
     let warm_inputs = match rows {
         Some(inputs) => Some(inputs),
@@ -66,7 +68,44 @@ pub(super) fn prepare(
         // Parsing leaves up to twice the model's size in freed heap.
         trim_heap();
     }
-    Ok(Prepared { instance, run_time, run_bytes, warnings })
+    Ok(Prepared { instance, contract, run_time, run_bytes, warnings })
+}
+
+/// An artifact that is loaded, and the contract that is bound to it.
+pub(super) struct Loaded {
+    pub instance: Box<dyn Instance>,
+    pub contract: Option<Contract>,
+    pub warnings: Vec<String>,
+}
+
+/// Loads the artifact and binds the contract, or makes one.
+///
+/// # Errors
+/// The contract's or the engine's refusal.
+pub(super) fn load(engine: &dyn Engine, candidate: Candidate<'_>, limits: &Limits) -> Result<Loaded> {
+    let Candidate { model, artifact, contract, settings, .. } = candidate;
+    // The cheaper check first.
+    let file_name = contract::file_name(model.as_str());
+    let schema = contract.map(|source| Schema::compile(&file_name, &source, limits)).transpose()?;
+    let options =
+        EngineOptions { intra_threads: settings.onnx.intra_threads, load_time: limits.prepare_time };
+    let instance = engine.prepare(artifact, options)?;
+
+    let mut warnings = Vec::new();
+    let contract = match schema {
+        Some(schema) => {
+            Some(Contract::bind(schema, Origin::Pushed, instance.signature(), &settings.bind, limits)?)
+        }
+        None => match Contract::inferred(model.as_str(), instance.signature(), limits) {
+            Ok(contract) => Some(contract),
+            // The model is served all the same, as tensors.
+            Err(error) => {
+                warnings.push(format!("no contract could be made for the model: {}", error.text()));
+                None
+            }
+        },
+    };
+    Ok(Loaded { instance, contract, warnings })
 }
 
 /// Runs all rows; returns the inputs of the first for the warm-up.

@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use super::activate::Outcome;
 use super::catalog::{Entry, PublicState};
-use super::swap::{Durability, Target, now, stale};
+use super::prepare::Candidate;
+use super::swap::{Change, Target, now, stale};
 use super::version::{Identity, Prepared, Version};
 use super::{Claim, Models};
 use crate::bundle::{
-    Digest, EngineKind, GoldenRow, Manifest, Part, PartKind, Settings, check_contract, check_provenance,
-    parse_golden,
+    Digest, EngineKind, GoldenRow, Manifest, Part, PartKind, Settings, check_provenance, parse_golden,
 };
+use crate::contract::compat::Breaking;
+use crate::contract::{self, Contract, Origin};
 use crate::error::{Code, Error, Result};
 use crate::failpoint;
 use crate::store::{Keep, ModelName, Reason, Staged, VersionNumber, VersionRecord, VersionState};
@@ -29,12 +31,21 @@ pub enum OnActivate {
     DryRun,
 }
 
+/// What happens to a contract that breaks clients of the one being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBreaking {
+    Refuse,
+    /// Taken, and recorded with the change.
+    Allow,
+}
+
 /// Received parts of a bundle.
 #[derive(Debug)]
 pub struct Push {
     pub claim: Claim,
     pub parts: BTreeMap<PartKind, Staged>,
     pub then: OnActivate,
+    pub on_breaking: OnBreaking,
     /// The generation that the caller has seen.
     pub expected_generation: Option<u64>,
 }
@@ -84,7 +95,7 @@ impl Models {
     }
 
     fn push_on_loader(&self, push: Push) -> Result<Outcome> {
-        let Push { claim, parts, then, expected_generation } = push;
+        let Push { claim, parts, then, on_breaking, expected_generation } = push;
         let model = claim.model();
         let entry = self.with_catalog(|catalog| catalog.get(model).cloned()).unwrap_or_default();
         check_expected(model, expected_generation, &entry)?;
@@ -95,14 +106,14 @@ impl Models {
             record.digest == digest && record.state == VersionState::Stored && then != OnActivate::DryRun
         });
         if let Some(record) = known {
-            return self.push_known(model, record, &entry, then, bundle.sources);
+            return self.push_known(model, record, &entry, then, on_breaking, bundle.sources);
         }
 
         self.set_preparing(model, &entry, true);
         let prepared = self.timed("prepare", || {
             failpoint::hit("prepare")
                 .map_err(|error| Error::new(Code::Internal, "cannot prepare").caused_by(error))?;
-            self.prepare_bundle(&bundle)
+            self.prepare_bundle(model, &bundle)
         });
         self.set_preparing(model, &entry, false);
         let (mut prepared, settings) = prepared.map_err(|error| match (error.code(), &bundle.golden_from) {
@@ -112,7 +123,12 @@ impl Models {
             )),
             _ => error,
         })?;
+        self.check_services(model, prepared.contract.as_ref())?;
+        let breaking = self.breaking(model, prepared.contract.as_ref());
+        let broken_rules = allowed(breaking, on_breaking)?;
         let mut warnings = bundle.warnings;
+        warnings.extend(broken_warning(&broken_rules));
+        warnings.extend(self.taken_warning(model, prepared.contract.as_ref()));
         warnings.append(&mut prepared.warnings);
         let outcome = |version: Option<VersionNumber>, generation: u64, state: PublicState| Outcome {
             model: model.clone(),
@@ -140,7 +156,12 @@ impl Models {
         let version = self.version(model, &record, settings, prepared);
         let swapped = self.timed("swap", || {
             let target = Target::Version(Arc::new(version));
-            self.swap(model, entry.generation, target, Reason::Push, Durability::Required)
+            self.swap(
+                model,
+                entry.generation,
+                target,
+                Change { broken_rules, ..Change::durable(Reason::Push) },
+            )
         });
         let (generation, more) = swapped.map_err(|error| match error.code() {
             Code::GenerationStale => Error::new(
@@ -162,6 +183,7 @@ impl Models {
         record: &VersionRecord,
         entry: &Entry,
         then: OnActivate,
+        on_breaking: OnBreaking,
         sources: BTreeMap<PartKind, Source>,
     ) -> Result<Outcome> {
         let is_active = entry.active == Some(record.number);
@@ -177,11 +199,12 @@ impl Models {
                 warnings: Vec::new(),
             });
         }
-        match self.activate_record(model, record, entry, Reason::Push) {
+        let check = |version: &Version| allowed(self.breaking(model, version.contract.as_ref()), on_breaking);
+        match self.activate_record(model, record, entry, Reason::Push, check) {
             // The stored files were damaged since; those that were just received are whole.
             Err(error) if error.code() == Code::StoreCorrupt => {
                 self.keep(sources)?;
-                self.activate_record(model, record, entry, Reason::Push)
+                self.activate_record(model, record, entry, Reason::Push, check)
             }
             result => result,
         }
@@ -227,11 +250,6 @@ impl Models {
         }
         // An empty golden, contract or provenance part takes the part away.
         sources.retain(|kind, source| source.part().size > 0 || *kind == PartKind::Manifest);
-        if let Some(bytes) = self.read_part(&sources, PartKind::Contract)? {
-            check_contract(&bytes)?;
-            warnings
-                .push("the contract is stored; typed services are not served by this release yet".to_owned());
-        }
         if let Some(bytes) = self.read_part(&sources, PartKind::Provenance)? {
             check_provenance(&bytes)?;
         }
@@ -251,11 +269,17 @@ impl Models {
         }
     }
 
-    fn prepare_bundle(&self, bundle: &Bundle) -> Result<(Prepared, Settings)> {
+    fn prepare_bundle(&self, model: &ModelName, bundle: &Bundle) -> Result<(Prepared, Settings)> {
         let part = |kind| self.read_part(&bundle.sources, kind);
         let (settings, golden) = self.read_settings(part(PartKind::Manifest)?, part(PartKind::Golden)?)?;
-        let artifact = part(PartKind::Artifact)?.unwrap_or_default();
-        let prepared = super::prepare::prepare(self.engine()?, artifact, &settings, &golden, &self.limits)?;
+        let candidate = Candidate {
+            model,
+            artifact: part(PartKind::Artifact)?.unwrap_or_default(),
+            contract: part(PartKind::Contract)?,
+            settings: &settings,
+            golden: &golden,
+        };
+        let prepared = super::prepare::prepare(self.engine()?, candidate, &self.limits)?;
         Ok((prepared, settings))
     }
 
@@ -273,9 +297,38 @@ impl Models {
     pub(super) fn prepare_stored(&self, model: &ModelName, record: &VersionRecord) -> Result<Version> {
         let read = |kind| record.manifest.part(kind).map(|part| self.store.read_blob(part)).transpose();
         let (settings, golden) = self.read_settings(read(PartKind::Manifest)?, read(PartKind::Golden)?)?;
-        let artifact = read(PartKind::Artifact)?.unwrap_or_default();
-        let prepared = super::prepare::prepare(self.engine()?, artifact, &settings, &golden, &self.limits)?;
+        let candidate = Candidate {
+            model,
+            artifact: read(PartKind::Artifact)?.unwrap_or_default(),
+            contract: read(PartKind::Contract)?,
+            settings: &settings,
+            golden: &golden,
+        };
+        let prepared = super::prepare::prepare(self.engine()?, candidate, &self.limits)?;
         Ok(self.version(model, record, settings, prepared))
+    }
+
+    /// Two names can make the same package; whoever has its service keeps it.
+    fn taken_warning(&self, model: &ModelName, contract: Option<&Contract>) -> Option<String> {
+        let snapshot = self.board.load();
+        let taken = contract?.methods.iter().find_map(|method| {
+            let route = snapshot.route(&method.path)?;
+            (route.served.model != *model).then(|| (method.path.clone(), route.served.model.clone()))
+        });
+        taken.map(|(path, other)| {
+            format!("{path} is served by model {other} already; push a contract of your own")
+        })
+    }
+
+    /// What of a new contract breaks clients of the one being served, as far as that is a promise.
+    fn breaking(&self, model: &ModelName, new: Option<&Contract>) -> Vec<Breaking> {
+        let Some(served) = self.board.load().get(model.as_str()).cloned() else { return Vec::new() };
+        let Ok(active) = served.active() else { return Vec::new() };
+        match (&active.contract, new) {
+            (Some(old), Some(new)) if old.origin == Origin::Pushed => old.breaking(new),
+            (Some(old), None) if old.origin == Origin::Pushed => old.schema.breaking(None),
+            _ => Vec::new(),
+        }
     }
 
     fn version(
@@ -368,6 +421,30 @@ impl Models {
         self.metrics.publish_step(step, start.elapsed());
         value
     }
+}
+
+/// The rules that are broken, if that is allowed.
+///
+/// # Errors
+/// `CONTRACT_BREAKING` with every change.
+fn allowed(breaking: Vec<Breaking>, on_breaking: OnBreaking) -> Result<Vec<String>> {
+    if breaking.is_empty() {
+        return Ok(Vec::new());
+    }
+    if on_breaking == OnBreaking::Refuse {
+        let hint = "if that is meant, push with --allow-breaking (on_breaking=allow)";
+        return Err(contract::breaking_error(&breaking).with_hint(hint));
+    }
+    let mut rules: Vec<String> = breaking.into_iter().map(|change| change.rule.to_owned()).collect();
+    rules.sort();
+    rules.dedup();
+    Ok(rules)
+}
+
+fn broken_warning(rules: &[String]) -> Option<String> {
+    (!rules.is_empty()).then(|| {
+        format!("the contract breaks clients of the one before, as was allowed: {}", rules.join(", "))
+    })
 }
 
 /// `If-Match`: the caller means the generation that it has seen.

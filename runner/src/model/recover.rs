@@ -44,6 +44,7 @@ impl Models {
             tracing::debug!("cannot collect garbage: {error}");
         }
         self.recovered.store(true, Ordering::Release);
+        self.board.announce();
         tracing::info!(models = known.len(), "recovered the store");
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
 
 use super::version::Version;
+use crate::contract::{Contract, Origin};
 use crate::error::{Code, Error, Result};
 use crate::store::ModelName;
 
@@ -52,12 +54,50 @@ impl Served {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     models: HashMap<ModelName, Arc<Served>>,
+    /// Typed methods by path. Made of the models' contracts with each snapshot, so neither can be without the other.
+    routes: HashMap<String, Route>,
+}
+
+/// A typed method: the model that serves it, and which of its contract's methods it is.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub served: Arc<Served>,
+    pub method: usize,
 }
 
 impl Snapshot {
     /// The entry of a model.
     pub fn get(&self, model: &str) -> Option<&Arc<Served>> {
         self.models.get(model)
+    }
+
+    /// The method at `/package.Service/Method`.
+    pub fn route(&self, path: &str) -> Option<&Route> {
+        self.routes.get(path)
+    }
+
+    fn new(models: HashMap<ModelName, Arc<Served>>, before: &Self) -> Self {
+        let mut routes = HashMap::new();
+        // A pushed contract's paths are its own (`check_services`); an inferred one keeps what it has, or takes what is
+        // free.
+        let has = |served: &Served, contract: &Contract| {
+            let paths = contract.methods.iter().map(|method| before.route(&method.path));
+            paths.flatten().any(|route| route.served.model == served.model)
+        };
+        let mut served: Vec<(&Arc<Served>, &Contract)> = models
+            .values()
+            .filter_map(|served| Some((served, served.active().ok()?.contract.as_ref()?)))
+            .collect();
+        served.sort_by_key(|(served, contract)| {
+            (contract.origin == Origin::Inferred, !has(served, contract), served.model.clone())
+        });
+        for (served, contract) in served {
+            for (method, bound) in contract.methods.iter().enumerate() {
+                let route = || Route { served: Arc::clone(served), method };
+                routes.entry(bound.path.clone()).or_insert_with(route);
+            }
+        }
+        Self { models, routes }
     }
 
     /// All entries, in no order.
@@ -70,6 +110,7 @@ impl Snapshot {
 #[derive(Debug, Default)]
 pub struct Switchboard {
     current: ArcSwap<Snapshot>,
+    changed: watch::Sender<()>,
     /// Writers take turns; no reader takes this.
     writer: Mutex<()>,
 }
@@ -93,6 +134,21 @@ impl Switchboard {
         })
     }
 
+    /// The typed method at a path.
+    pub fn route(&self, path: &str) -> Option<Route> {
+        self.current.load().route(path).cloned()
+    }
+
+    /// Told of each new snapshot.
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Tells those who follow to look again.
+    pub(super) fn announce(&self) {
+        self.changed.send_replace(());
+    }
+
     /// Publishes a model's new entry. Called by `swap` alone.
     pub(super) fn publish(&self, served: Served) {
         self.change(|models| {
@@ -109,8 +165,10 @@ impl Switchboard {
 
     fn change(&self, change: impl FnOnce(&mut HashMap<ModelName, Arc<Served>>)) {
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut models = self.current.load().models.clone();
+        let before = self.current.load();
+        let mut models = before.models.clone();
         change(&mut models);
-        self.current.store(Arc::new(Snapshot { models }));
+        self.current.store(Arc::new(Snapshot::new(models, &before)));
+        self.announce();
     }
 }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Models;
 use super::snapshot::{Served, Slot};
 use super::version::Version;
+use crate::contract::{self, Contract, Origin};
 use crate::error::{Code, Error, Result};
 use crate::failpoint;
 use crate::store::{ModelName, Pointer, Reason, StoreError, VersionNumber};
@@ -18,6 +19,21 @@ use crate::store::{ModelName, Pointer, Reason, StoreError, VersionNumber};
 pub(super) enum Target {
     Version(Arc<Version>),
     Nothing { reason: String },
+}
+
+/// How and why the pointer moves.
+pub(super) struct Change {
+    pub reason: Reason,
+    pub durability: Durability,
+    /// Rules of compatibility that the caller chose to break.
+    pub broken_rules: Vec<String>,
+}
+
+impl Change {
+    /// One that is on disk before it is served, and breaks nothing.
+    pub(super) fn durable(reason: Reason) -> Self {
+        Self { reason, durability: Durability::Required, broken_rules: Vec::new() }
+    }
 }
 
 /// Must the new pointer be on disk before it is served?
@@ -38,26 +54,30 @@ impl Models {
     /// warnings.
     ///
     /// # Errors
-    /// `GENERATION_STALE` if the model has moved since `from`; the store's error, nothing having changed.
+    /// `GENERATION_STALE` if the model has moved since `from`; `SERVICE_NAME_TAKEN`; the store's error. Nothing has
+    /// changed then.
     pub(super) fn swap(
         &self,
         model: &ModelName,
         from: u64,
         target: Target,
-        reason: Reason,
-        durability: Durability,
+        change: Change,
     ) -> Result<(u64, Vec<String>)> {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.with_catalog(|catalog| catalog.get(model).map_or(0, |entry| entry.generation));
         if current != from {
             return Err(stale(model, from, current));
         }
+        if let Target::Version(version) = &target {
+            self.check_services(model, version.contract.as_ref())?;
+        }
         let generation = from + 1;
+        let Change { reason, durability, broken_rules } = change;
         let (version, digest) = match &target {
             Target::Version(version) => (Some(version.identity.number), Some(version.identity.digest)),
             Target::Nothing { .. } => (None, None),
         };
-        let pointer = Pointer { generation, version, digest, reason, at: now() };
+        let pointer = Pointer { generation, version, digest, reason, at: now(), broken_rules };
         let mut warnings = Vec::new();
         match self.store.advance(model, &pointer) {
             Ok(()) => {}
@@ -74,6 +94,34 @@ impl Models {
         self.publish(model, generation, target);
         self.with_catalog(|catalog| catalog.entry(model.clone()).or_default().log.push(pointer));
         Ok((generation, warnings))
+    }
+
+    /// Refuses a pushed contract with a service that is served already: by another model, or by Baton itself.
+    ///
+    /// # Errors
+    /// `SERVICE_NAME_TAKEN`.
+    pub(super) fn check_services(&self, model: &ModelName, contract: Option<&Contract>) -> Result<()> {
+        let Some(contract) = contract.filter(|contract| contract.origin == Origin::Pushed) else {
+            return Ok(());
+        };
+        let taken = |service: &str, by: &str| {
+            Error::new(Code::ServiceNameTaken, format!("the service {service} is served by {by} already"))
+        };
+        let snapshot = self.board.load();
+        for service in contract.services() {
+            let others = service.starts_with("baton.") && !contract::is_own_package(model.as_str(), &service);
+            if is_reserved(&service) || others {
+                return Err(taken(&service, "Baton itself"));
+            }
+            let others = snapshot.iter().filter(|served| served.model != *model);
+            for other in others.filter_map(|served| served.active().ok()) {
+                let theirs = other.contract.as_ref().filter(|theirs| theirs.origin == Origin::Pushed);
+                if theirs.is_some_and(|theirs| theirs.services().any(|theirs| theirs == service)) {
+                    return Err(taken(&service, &format!("model {}", other.identity.model)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Publishes the snapshot and follows it in catalog and metrics.
@@ -139,6 +187,12 @@ impl Models {
             ready.chain(entry.active).chain(entry.rollback_target()).collect()
         })
     }
+}
+
+/// Services of our own, and those whose paths are those of other routes.
+fn is_reserved(service: &str) -> bool {
+    const ROUTES: [&str; 8] = ["v1", "v2", "docs", "console", "metrics", "livez", "readyz", "openapi"];
+    service == "inference.GRPCInferenceService" || service.starts_with("grpc.") || ROUTES.contains(&service)
 }
 
 pub(super) fn stale(model: &ModelName, expected: u64, current: u64) -> Error {

@@ -11,6 +11,7 @@ use prometheus::IntCounter;
 
 use super::reap::Reaper;
 use crate::bundle::{Digest, Settings};
+use crate::contract::Contract;
 use crate::engine::RunControl;
 use crate::engine::{Instance, Signature};
 use crate::error::Result;
@@ -48,6 +49,8 @@ pub struct Version {
     pub settings: Settings,
     pub metrics: Arc<ModelMetrics>,
     pub answers: IntCounter,
+    /// The typed services; `None` if there is no contract and none could be made.
+    pub contract: Option<Contract>,
     /// Bytes of the artifact: what keeping it in memory is judged by.
     pub artifact_size: u64,
     cost: RunCost,
@@ -59,6 +62,7 @@ pub struct Version {
 /// A loaded instance with what was measured while it warmed up.
 pub(super) struct Prepared {
     pub instance: Box<dyn Instance>,
+    pub contract: Option<Contract>,
     pub run_time: Duration,
     pub run_bytes: usize,
     /// What the person who pushed should know.
@@ -81,6 +85,7 @@ impl Version {
             settings,
             metrics,
             answers,
+            contract: prepared.contract,
             artifact_size,
             cost,
             instance: Some(prepared.instance),

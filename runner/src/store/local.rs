@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::disk::Points;
+use super::spool::Spool;
 use super::{ModelName, Pointer, Staged, Staging, StoreError, VersionNumber, VersionRecord, disk};
 use crate::bundle::{Digest, Part};
 use crate::failpoint;
@@ -107,6 +108,11 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn stage(&self) -> Result<Staging, StoreError> {
         Staging::create(&self.root.join("staging"))
+    }
+
+    /// A place for an answer that is too large for memory.
+    pub fn spool(&self) -> Spool {
+        Spool::new(&self.root.join("staging"))
     }
 
     /// Receives bytes that are in memory already.

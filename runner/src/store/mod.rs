@@ -18,12 +18,14 @@ mod disk;
 mod local;
 mod name;
 mod record;
+mod spool;
 mod staging;
 
 pub use collect::Keep;
 pub use local::Store;
 pub use name::{ModelName, VersionNumber};
 pub use record::{Pointer, Reason, VersionRecord, VersionState};
+pub use spool::Spool;
 pub use staging::{Staged, Staging};
 
 use std::io;

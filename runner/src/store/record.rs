@@ -41,6 +41,9 @@ pub struct Pointer {
     pub reason: Reason,
     /// Seconds since the epoch, for people.
     pub at: u64,
+    /// Rules of compatibility that were broken on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken_rules: Vec<String>,
 }
 
 /// Why the pointer moved.

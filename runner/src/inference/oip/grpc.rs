@@ -14,9 +14,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::json::{tensor_error, unsupported};
-use super::{REQUIRE_DIGEST_HEADER, Ready, RepositoryControl, SERVER_NAME, describe, rest, signed_by};
+use super::{Ready, RepositoryControl, SERVER_NAME, describe, rest};
 use crate::error::{Code, Error, Result};
-use crate::inference::infer::{Address, Answer, Inference, Inputs, Target};
+use crate::inference::headers::{CallOptions, sign_headers, signed_by};
+use crate::inference::infer::{Address, Answer, Inference, Inputs, Target, Wanted};
 use crate::telemetry::Phase;
 use crate::tensor::{Dtype, Tensor, raw};
 
@@ -67,7 +68,8 @@ impl OipGrpc {
         let id = std::mem::take(&mut message.id);
         let address = Address { model: &model, version: &version, digest: options.require_digest.as_deref() };
         let limit = self.inference.limits().tensors;
-        let answer = self.inference.infer(address, |_| decode(message, options.timeout, limit)).await?;
+        let target = self.inference.target(address)?;
+        let answer = self.inference.infer(target, |_| decode(message, options.timeout, limit)).await?;
         let start = Instant::now();
         let response = encode(&answer, id);
         answer.target.version().metrics.phase(Phase::Encode, start.elapsed());
@@ -84,38 +86,6 @@ pub fn own_status(response: http::Response<Body>) -> http::Response<Body> {
             .into_http();
     }
     response
-}
-
-/// What a call's metadata says about it.
-#[derive(Default, Clone)]
-struct CallOptions {
-    require_digest: Option<String>,
-    timeout: Option<Duration>,
-}
-
-impl CallOptions {
-    fn read(metadata: &MetadataMap) -> Self {
-        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
-        Self {
-            require_digest: text(REQUIRE_DIGEST_HEADER).map(str::to_owned),
-            timeout: text("grpc-timeout").and_then(parse_timeout),
-        }
-    }
-}
-
-/// `grpc-timeout`: up to eight digits and a unit, as the gRPC protocol over HTTP/2 defines it.
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let value: u64 = (digits.len() <= 8).then(|| digits.parse().ok())??;
-    Some(match unit {
-        "H" => Duration::from_secs(value * 3600),
-        "M" => Duration::from_secs(value * 60),
-        "S" => Duration::from_secs(value),
-        "m" => Duration::from_millis(value),
-        "u" => Duration::from_micros(value),
-        "n" => Duration::from_nanos(value),
-        _ => return None,
-    })
 }
 
 fn decode(message: oip::ModelInferRequest, timeout: Option<Duration>, max_tensors: usize) -> Result<Inputs> {
@@ -176,7 +146,8 @@ fn decode(message: oip::ModelInferRequest, timeout: Option<Duration>, max_tensor
         };
     let parameter = parameter.filter(|micros| *micros > 0).map(Duration::from_micros);
     let timeout = [timeout, parameter].into_iter().flatten().min();
-    Ok(Inputs { tensors, outputs: message.outputs.into_iter().map(|output| output.name).collect(), timeout })
+    let outputs = Wanted::Named(message.outputs.into_iter().map(|output| output.name).collect());
+    Ok(Inputs { tensors, outputs, timeout })
 }
 
 /// Elements in the typed fields. Exactly the field of the datatype may be filled.
@@ -320,10 +291,10 @@ impl GrpcInferenceService for OipGrpc {
         &self,
         request: Request<oip::ModelInferRequest>,
     ) -> std::result::Result<Response<oip::ModelInferResponse>, Status> {
-        let options = CallOptions::read(request.metadata());
+        let options = CallOptions::read(request.metadata().as_ref());
         let (target, message) = self.infer(request.into_inner(), options).await?;
         let mut headers = http::HeaderMap::with_capacity(8);
-        super::sign_headers(&target, &mut headers);
+        sign_headers(&target, &mut headers);
         Ok(Response::from_parts(MetadataMap::from_headers(headers), message, tonic::Extensions::default()))
     }
 
@@ -337,7 +308,7 @@ impl GrpcInferenceService for OipGrpc {
         request: Request<Streaming<oip::ModelInferRequest>>,
     ) -> std::result::Result<Response<Self::ModelStreamInferStream>, Status> {
         // The deadline of the call is the stream's, not each message's.
-        let options = CallOptions { timeout: None, ..CallOptions::read(request.metadata()) };
+        let options = CallOptions { timeout: None, ..CallOptions::read(request.metadata().as_ref()) };
         let state = (self.clone(), request.into_inner(), options);
         let answers =
             futures_util::stream::try_unfold(state, |(service, mut messages, options)| async move {
@@ -426,27 +397,5 @@ impl GrpcInferenceService for OipGrpc {
         let claim = models.claim(&request.model_name.parse()?)?;
         models.deactivate(claim).await?;
         Ok(Response::new(oip::RepositoryModelUnloadResponse {}))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read() {
-        for (text, expected) in [
-            ("1S", Some(Duration::from_secs(1))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
-            ("", None),
-            ("S", None),
-            ("1", None),
-            ("999999999S", None),
-            ("-1S", None),
-            ("1ü", None),
-        ] {
-            assert_eq!(parse_timeout(text), expected, "{text:?}");
-        }
     }
 }

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::binary::Blobs;
-use super::signed_by;
 use crate::error::{Code, Error, Result};
-use crate::inference::infer::{Answer, Inputs};
+use crate::inference::headers::signed_by;
+use crate::inference::infer::{Answer, Inputs, Wanted};
 use crate::tensor::{Dtype, Tensor, TensorError, json, raw};
 
 type Parameters = BTreeMap<String, serde_json::Value>;
@@ -128,7 +128,7 @@ fn convert(body: RequestBody<'_>, blobs: Bytes, max_tensors: usize) -> Result<(I
         names.push(output.name);
     }
     let timeout = parameters.get("timeout").and_then(serde_json::Value::as_u64).filter(|micros| *micros > 0);
-    Ok((Inputs { tensors, outputs: names, timeout: timeout.map(Duration::from_micros) }, form))
+    Ok((Inputs { tensors, outputs: Wanted::Named(names), timeout: timeout.map(Duration::from_micros) }, form))
 }
 
 fn read_input(input: &InputBody<'_>, blobs: &mut Blobs) -> Result<Tensor> {

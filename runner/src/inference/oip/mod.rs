@@ -9,9 +9,7 @@ mod grpc;
 mod json;
 mod rest;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-use super::infer::{Inference, Target};
+use super::infer::Inference;
 
 pub use grpc::{GrpcService, OipGrpc, own_status};
 pub use rest::router;
@@ -33,28 +31,3 @@ const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "parameters", "statistics",
 
 /// The name of the server in its metadata.
 const SERVER_NAME: &str = "baton";
-
-const VERSION_HEADER: &str = "baton-model-version";
-const GENERATION_HEADER: &str = "baton-generation";
-const DIGEST_HEADER: &str = "baton-digest";
-/// A bundle that must be the one that answers.
-const REQUIRE_DIGEST_HEADER: &str = "baton-require-digest";
-
-/// Who answered: version, generation, digest, as headers and as response parameters.
-fn signed_by(target: &Target) -> [(&'static str, &str); 3] {
-    let identity = &target.version().identity;
-    [
-        (VERSION_HEADER, &identity.number_text),
-        (GENERATION_HEADER, &target.served().generation_text),
-        (DIGEST_HEADER, &identity.digest_text),
-    ]
-}
-
-fn sign_headers(target: &Target, headers: &mut HeaderMap) {
-    for (name, value) in signed_by(target) {
-        // Digits and hex digits are always a header value.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-}

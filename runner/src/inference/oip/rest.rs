@@ -12,12 +12,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    EXTENSIONS, REQUIRE_DIGEST_HEADER, Ready, RepositoryControl, SERVER_NAME, binary, describe, json as codec,
-};
+use super::{EXTENSIONS, Ready, RepositoryControl, SERVER_NAME, binary, describe, json as codec};
 use crate::error::extract::Path;
 use crate::error::{Code, Error, Result};
 use crate::inference::body;
+use crate::inference::headers::{REQUIRE_DIGEST_HEADER, sign_headers};
 use crate::inference::infer::{Address, Inference, Inputs, Target};
 use crate::telemetry::Phase;
 
@@ -268,9 +267,10 @@ async fn infer(State(rest): State<Rest>, Path(path): Path<ModelPath>, request: R
     };
 
     let mut form = codec::Form { binary: raw, ..codec::Form::default() };
+    let target = rest.inference.target(address)?;
     let answer = rest
         .inference
-        .infer(address, |signature| -> Result<Inputs> {
+        .infer(target, |signature| -> Result<Inputs> {
             if raw {
                 return binary::raw_request(body, signature);
             }
@@ -285,7 +285,7 @@ async fn infer(State(rest): State<Rest>, Path(path): Path<ModelPath>, request: R
     let (bytes, json_length) = codec::write(&answer, &form)?;
     let mut response = Response::new(Body::empty());
     let response_headers = response.headers_mut();
-    super::sign_headers(&answer.target, response_headers);
+    sign_headers(&answer.target, response_headers);
     let bytes = body::compress(headers, response_headers, bytes);
     match json_length {
         Some(length) => {
