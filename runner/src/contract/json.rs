@@ -3,6 +3,7 @@
 //! Only people and scripts speak JSON; so this goes the well-trodden way over `prost-reflect`, and the bytes then take
 //! the same plan as those of any other client. A dynamic value takes 56 bytes, hence a limit on their number.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -28,7 +29,7 @@ pub(super) fn read(message: &MessageDescriptor, text: &[u8], max_values: usize) 
             format!("the JSON has more than {max_values} values; send protobuf or CSV"),
         ));
     }
-    let text = quote_non_finite(text);
+    let text = spell_out_largest(quote_non_finite(text));
     let mut unique = serde_json::Deserializer::from_str(&text);
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let bad = |error: serde_json::Error| {
@@ -40,6 +41,19 @@ pub(super) fn read(message: &MessageDescriptor, text: &[u8], max_values: usize) 
     let decoded = DynamicMessage::deserialize(message.clone(), &mut deserializer).map_err(bad)?;
     deserializer.end().map_err(bad)?;
     Ok(decoded.encode_to_vec())
+}
+
+/// The shortest text of the largest `float`, which Go's and Rust's protobuf libraries print, is a larger number as a
+/// `double`, and `prost-reflect` takes it for one that has no place in a `float`.
+fn spell_out_largest(text: Cow<'_, str>) -> Cow<'_, str> {
+    const SHORTEST: &str = "3.4028235e";
+    if !text.contains(SHORTEST) {
+        return text;
+    }
+    let spell = |text: String, exponent: &str| {
+        text.replace(&format!("{SHORTEST}{exponent}"), &format!("3.4028234663852886e{exponent}"))
+    };
+    Cow::Owned(spell(spell(text.into_owned(), "38"), "+38"))
 }
 
 /// Reads any JSON and keeps nothing; a name that is given twice in one object is an error, as nobody can tell which of

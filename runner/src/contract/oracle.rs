@@ -624,7 +624,9 @@ impl Writer<'_> {
                 self.list(number, &kind, count, self.wild, records);
             }
             (kind, _) => {
-                for _ in 0..times {
+                // Bytes that may be elements are written once: the plan checks those that others replace too.
+                let elements = field.full_name() == "google.protobuf.BytesValue.value";
+                for _ in 0..if elements { times.min(1) } else { times } {
                     let mut out = Vec::new();
                     self.tag(number, wire_type(&kind), &mut out);
                     self.value(&kind, wild, &mut out);
@@ -1463,8 +1465,8 @@ fn check_limits(case: &Case, messages: &[Vec<u8>]) {
     for message in messages {
         told = told.and_then(|()| decoding.message(&Bytes::copy_from_slice(message)));
     }
-    // Text is counted with its length, which is that of the message at most.
-    let most = case.specs.len() * 200 + messages.concat().len();
+    // Text is counted with its length: that of the message at most, and of the (at most six) names of enum values.
+    let most = case.specs.len() * (200 + 6 * "ZERO".len()) + messages.concat().len();
     assert!(decoding.byte_len() <= most, "{} of {most} bytes\n{}", decoding.byte_len(), show(case, messages));
     assert!(decoding.rows() <= 5, "{}", show(case, messages));
     let _ = told.and_then(|()| decoding.finish());
@@ -1510,6 +1512,10 @@ proptest! {
             let message = writer(&mut Tape::new(items), &case).records(&case.root, 0).concat();
             if let (Ok(mut direct), Some(_)) = both(&case, &plan, std::slice::from_ref(&message)) {
                 let text = super::json::write(&case.root, message.clone().into()).expect("JSON");
+                // The library writes a wrapper with an infinite number as null, see contracts.md.
+                if text.windows(4).any(|word| word == b"null") && has_infinite(&case, &direct) {
+                    continue;
+                }
                 let bytes = super::json::read(&case.root, &text, 10_000).expect("a message");
                 let mut round = both(&case, &plan, &[bytes]).0.expect("what was read before");
                 for tensors in [&mut direct, &mut round] {
@@ -1519,6 +1525,14 @@ proptest! {
             }
         }
     }
+}
+
+fn has_infinite(case: &Case, tensors: &[Read]) -> bool {
+    case.specs.iter().zip(tensors).any(|(spec, read)| {
+        let is_infinite =
+            |element: &Bytes| matches!(read_element(element, spec.dtype), Exact::Infinite { .. });
+        is_float(spec.dtype) && read.elements.iter().any(is_infinite)
+    })
 }
 
 /// JSON has one NaN, and the dynamic message that it goes through leaves out a zero that is negative.
