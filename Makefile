@@ -6,16 +6,21 @@ ONNXRUNTIME := .cache/onnxruntime/libonnxruntime.so.1.31.1
 VENV := .venv/clients
 VENV_READY := $(VENV)/.ready
 
-.PHONY: help run build onnxruntime models test check test-rust test-clients bench-quick bench soak fuzz docker-test clean
+NATIVE := target/native
+
+.PHONY: help run build native onnxruntime models test check test-rust test-clients bench-quick bench soak fuzz docker-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-run: build models ## build, start a server on 8080 and 8081, push the sample models, print what to try
+run: build native models ## build, start a server on 8080 and 8081, push the sample models, print what to try
 	@sh sample-models/run.sh
 
 build: onnxruntime ## the release binary and its ONNX Runtime
 	cargo build --locked --release -p baton-runner
+
+native: ## the native sample models and the harmful ones of the tests
+	sh sample-models/build-native.sh $(NATIVE)
 
 onnxruntime: $(ONNXRUNTIME) ## fetch the pinned ONNX Runtime
 
@@ -33,10 +38,10 @@ check: ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-test-rust: build ## all Rust tests, among them the black-box tests on the release binary
+test-rust: build native ## all Rust tests, among them the black-box tests on the release binary
 	BATON_BIN=$(abspath $(BATON)) ORT_DYLIB_PATH=$(abspath $(ONNXRUNTIME)) cargo nextest run --locked --workspace
 
-test-clients: build models $(VENV_READY) ## black-box tests with the Python clients
+test-clients: build native models $(VENV_READY) ## black-box tests with the Python clients
 	BATON_BIN=$(abspath $(BATON)) $(VENV)/bin/python -m pytest -q tests/clients
 
 $(VENV_READY): tests/clients/requirements.txt
@@ -44,19 +49,19 @@ $(VENV_READY): tests/clients/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench-quick: build ## Baton against empty servers with the same bytes, in one run
+bench-quick: build native ## Baton against empty servers with the same bytes, in one run
 	cargo run --locked --release -q -p baton-bench -- quick
 
-bench: build ## the same, longer
+bench: build native ## the same, longer
 	cargo run --locked --release -q -p baton-bench -- long
 
 docker-test: ## build the image and run it for real
 	sh deploy/docker/test.sh
 
 SOAK ?= 20
-soak: build ## the loads and crash rounds of the tests, SOAK times as long
+soak: build native ## the loads and crash rounds of the tests, SOAK times as long
 	BATON_SOAK=$(SOAK) BATON_BIN=$(abspath $(BATON)) cargo nextest run --locked -p baton-tests --no-capture \
-	  -E 'binary(handover) or binary(typed) or test(kill_9)'
+	  -E 'binary(handover) or binary(typed) or binary(native) or test(kill_9)'
 
 CASES ?= 200000
 fuzz: onnxruntime ## the property tests with CASES cases each (short form: part of `make test`)

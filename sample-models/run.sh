@@ -19,9 +19,10 @@ push_samples() {
         "$baton" push "$model" "sample-models/$model/v2"
     done
     "$baton" push magika .cache/models/magika
+    "$baton" push spikes target/native/spikes
     cat <<'TEXT'
 
-Baton is running. Four things to try, from another terminal in this folder:
+Baton is running. Five things to try, from another terminal in this folder:
 
   call iris as the typed service of its contract (the same path takes gRPC, CSV and protobuf):
     curl -s http://127.0.0.1:8080/iris.v1.IrisClassifier/Classify -d '{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":0.2}'
@@ -32,6 +33,9 @@ Baton is running. Four things to try, from another terminal in this folder:
 
   go back to the version before, without a lost request, and look:
     target/release/baton rollback iris && target/release/baton show iris
+
+  ask a native model, written in Rust and run in a process of its own, whether the last value of a series is a spike:
+    curl -s http://127.0.0.1:8080/spikes.v1.SpikeDetector/Score -d '{"series":[41,40,43,41,39,42,42,40,39,42,41,58]}'
 
   tell the types of the files in a folder, with a production model:
     python3 sample-models/magika/file_types.py docs
