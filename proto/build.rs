@@ -5,6 +5,7 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=open_inference.proto");
     println!("cargo:rerun-if-changed=model_config.proto");
+    println!("cargo:rerun-if-changed=worker.proto");
     let descriptors = protox::compile(["open_inference.proto"], ["."])?;
     // For reflection.
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
@@ -15,5 +16,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Parameter maps hold a handful of entries; an ordered map is smaller and its output stable.
         .btree_map(".")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(["worker.proto"], ["."])?)?;
     Ok(())
 }

@@ -11,3 +11,9 @@ pub mod inference {
     /// The files that the types come from, for reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+/// What the server and its workers say to each other: package `baton.worker`.
+#[allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod worker {
+    tonic::include_proto!("baton.worker");
+}

@@ -14,8 +14,7 @@ use tower::ServiceExt;
 
 use crate::auth::{Gate, Role, TokenFile};
 use crate::config::{Config, Listen};
-use crate::engine::onnx::{OnnxRuntime, find_library};
-use crate::engine::{Engine, step_back};
+use crate::engine::{Engines, step_back};
 use crate::error::{Code, Error, Result};
 use crate::inference::oip::{self, RepositoryControl};
 use crate::inference::{Grpc, Inference, typed};
@@ -36,8 +35,9 @@ pub fn run(config: Config) -> Result<Ended> {
     failpoint::configure().map_err(|text| Error::new(Code::BadConfig, text))?;
     let metrics = Metrics::new()?;
     let store = Store::open(&config.store)?;
-    let onnx = load_onnx(&config);
-    let models = Models::start(store, onnx, Arc::clone(&metrics), config.limits.clone());
+    let engines =
+        Engines::for_server(config.onnxruntime.as_deref(), config.native_in_process, &config.limits);
+    let models = Models::start(store, engines, Arc::clone(&metrics), config.limits.clone());
     let inference = Inference::start(Arc::clone(&models), config.compute_threads);
     let tokens = Tokens::open(&config)?;
     let shutdown = Shutdown::default();
@@ -104,20 +104,6 @@ pub fn run(config: Config) -> Result<Ended> {
         }
         Ok(ended)
     })
-}
-
-fn load_onnx(config: &Config) -> Option<Box<dyn Engine>> {
-    match OnnxRuntime::load(&find_library(config.onnxruntime.as_deref()), &config.limits) {
-        Ok(runtime) => {
-            tracing::info!("loaded ONNX Runtime {}", runtime.version());
-            Some(Box::new(runtime))
-        }
-        // Without it the server still starts: it says what is missing to whoever pushes a model.
-        Err(error) => {
-            tracing::error!("{error} ({})", error.cause_chain().unwrap_or_default());
-            None
-        }
-    }
 }
 
 struct Tokens {

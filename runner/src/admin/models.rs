@@ -11,7 +11,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::expected_generation;
-use super::wire::{Change, Model, ModelList, Part, Problem, Version};
+use super::wire::{Change, Model, ModelList, Part, Problem, Version, Worker};
+use crate::engine;
 use crate::error::extract::{Path, Query};
 use crate::error::{Code, Error, Result};
 use crate::model::{Entry, Models, PublicState};
@@ -20,8 +21,8 @@ use crate::store::{ModelName, VersionRecord, VersionState};
 /// All models.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub(super) async fn list(State(models): State<Arc<Models>>) -> Json<ModelList> {
-    let models = models.entries().iter().map(|(model, entry)| describe(model, entry)).collect();
-    Json(ModelList { models })
+    let listed = models.entries().iter().map(|(model, entry)| describe(&models, model, entry)).collect();
+    Json(ModelList { models: listed })
 }
 
 /// One model, with the state of each version.
@@ -33,7 +34,7 @@ pub(super) async fn show(
 ) -> Result<Json<Model>> {
     let model: ModelName = model.parse()?;
     let entry = models.entry(&model)?;
-    Ok(Json(describe(&model, &entry)))
+    Ok(Json(describe(&models, &model, &entry)))
 }
 
 /// The contract that is served: the one that was pushed, or the one that was made for the model.
@@ -88,13 +89,14 @@ pub(super) async fn rollback(models: Arc<Models>, model: &str, headers: &HeaderM
     Ok(Json(models.rollback(model.parse()?, expected).await?.into()))
 }
 
-pub(super) fn describe(model: &ModelName, entry: &Entry) -> Model {
+pub(super) fn describe(models: &Models, model: &ModelName, entry: &Entry) -> Model {
     let active = entry.active.and_then(|number| entry.records.iter().find(|record| record.number == number));
     let state = match (active, entry.preparing) {
         (_, true) => "preparing",
         (Some(_), false) => "serving",
         (None, false) => "not serving",
     };
+    let workers = models.workers(model);
     let listed = entry.records.iter().rev().filter(|record| record.state != VersionState::Removed);
     Model {
         model: model.to_string(),
@@ -103,7 +105,21 @@ pub(super) fn describe(model: &ModelName, entry: &Entry) -> Model {
         digest: active.map(|record| record.digest.to_string()),
         state: state.to_owned(),
         reason: entry.trouble.clone(),
+        degraded: workers.degraded,
+        workers: workers.list.into_iter().map(worker).collect(),
+        pinned_libraries: engine::pinned(model.as_str()),
         versions: listed.map(|record| version(entry, record)).collect(),
+    }
+}
+
+fn worker(worker: engine::Worker) -> Worker {
+    Worker {
+        state: worker.state.name().to_owned(),
+        pid: worker.pid,
+        restarts: worker.restarts,
+        resident_bytes: worker.resident,
+        last_death: worker.last_death,
+        pause_s: worker.pause.map(|pause| pause.as_secs_f64()),
     }
 }
 

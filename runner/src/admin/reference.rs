@@ -36,5 +36,6 @@ pub(super) async fn error_page(Path(code): Path<String>) -> Result<Response> {
 #[utoipa::path(get, path = "/metrics", tag = "reference",
     responses((status = 200, description = "metrics", content_type = "text/plain")))]
 pub(super) async fn metrics(State(models): State<Arc<Models>>) -> Response {
+    models.count_workers();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], models.metrics().render()).into_response()
 }

@@ -28,7 +28,7 @@ pub(super) async fn list(
     Path(model): Path<String>,
 ) -> Result<Json<VersionList>> {
     let model: ModelName = model.parse()?;
-    let described = models::describe(&model, &state.entry(&model)?);
+    let described = models::describe(&state, &model, &state.entry(&model)?);
     Ok(Json(VersionList { model: described.model, versions: described.versions }))
 }
 

@@ -33,7 +33,32 @@ pub struct Model {
     pub state: String,
     /// Why it is not serving what it should.
     pub reason: Option<String>,
+    /// Its workers die again and again.
+    #[serde(default)]
+    pub degraded: bool,
+    /// The processes that run the served version, if it runs isolated.
+    #[serde(default)]
+    pub workers: Vec<Worker>,
+    /// Native libraries of this model's earlier versions that stay mapped in the server's process, as their authors
+    /// called them.
+    #[serde(default)]
+    pub pinned_libraries: Vec<String>,
     pub versions: Vec<Version>,
+}
+
+/// A process that runs a model.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// `starting`, `ready`, `busy` or `down`.
+    pub state: String,
+    pub pid: Option<u32>,
+    pub restarts: u64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Why the one before it died.
+    pub last_death: Option<String>,
+    /// Seconds until the next start, while it is down.
+    pub pause_s: Option<f64>,
 }
 
 /// All models.

@@ -83,6 +83,18 @@ pub struct Part {
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     Onnx,
+    Native,
+}
+
+impl EngineKind {
+    /// Bytes of an artifact's beginning that [`EngineKind::of`] looks at.
+    pub const HEAD: usize = 4;
+
+    /// What executes an artifact that begins so. Only a shared library begins as one; whether anything else is a model
+    /// is for ONNX's own check to say.
+    pub fn of(head: &[u8]) -> Self {
+        if head.starts_with(b"\x7fELF") { Self::Native } else { Self::Onnx }
+    }
 }
 
 /// The parts of a bundle. Field order and the ordered map make its JSON canonical.

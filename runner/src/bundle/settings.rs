@@ -15,7 +15,10 @@ use crate::tensor::Tolerance;
 pub struct Settings {
     /// One line for people, shown in lists.
     pub description: Option<String>,
+    /// Where the model runs; native models in workers, ONNX models in the server's process, unless this says so.
+    pub execution: Option<Execution>,
     pub onnx: OnnxSettings,
+    pub workers: WorkerSettings,
     /// Default tolerance of golden rows.
     pub golden: Tolerance,
     pub limits: LimitSettings,
@@ -51,6 +54,45 @@ impl Default for OnnxSettings {
     }
 }
 
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execution {
+    /// In the server's own process: fastest, and a crash is the server's crash.
+    InProcess,
+    /// In workers, which are processes of their own.
+    Isolated,
+}
+
+/// `[workers]`, for models that run isolated.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerSettings {
+    /// Processes; each runs one request at a time.
+    pub count: usize,
+    /// Memory that one may allocate, in MB (2^20 bytes).
+    pub memory_mb: u64,
+    /// Deaths in a row without a good answer, after which the version counts as degraded.
+    pub restarts: u32,
+    pub on_degraded: OnDegraded,
+}
+
+/// What happens to a version whose workers keep dying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDegraded {
+    /// It stays, and its workers are started again with growing pauses.
+    Keep,
+    /// The version before it is served again.
+    Rollback,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self { count: 2, memory_mb: 2048, restarts: 3, on_degraded: OnDegraded::Keep }
+    }
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -78,6 +120,13 @@ impl Settings {
         }
         if settings.limits.request_timeout_ms == Some(0) {
             return Err(bad("limits.request_timeout_ms must be at least 1".to_owned()));
+        }
+        let workers = &settings.workers;
+        if !(1..=64).contains(&workers.count) {
+            return Err(bad("workers.count must be between 1 and 64".to_owned()));
+        }
+        if !(16..=1 << 20).contains(&workers.memory_mb) {
+            return Err(bad("workers.memory_mb must be between 16 and 1048576".to_owned()));
         }
         let tolerance = settings.golden;
         if ![tolerance.absolute, tolerance.relative].iter().all(|value| value.is_finite() && *value >= 0.0) {

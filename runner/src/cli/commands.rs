@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::client::{Client, Failure, if_match};
 use super::output;
-use crate::admin::wire::{Change, History, Model, ModelList};
+use crate::admin::wire::{Change, History, Model, ModelList, Worker};
 use crate::config::Limits;
 use crate::error::Code;
 
@@ -39,6 +39,28 @@ pub(super) fn show(client: &Client, model: &str, json: bool) -> Result<(), Failu
     output::line(&format!("{}: {}, {active}, generation {}", model.model, model.state, model.generation));
     if let Some(reason) = &model.reason {
         output::line(&format!("reason: {reason}"));
+    }
+    if model.degraded {
+        output::line("degraded: its workers die again and again");
+    }
+    if !model.pinned_libraries.is_empty() {
+        output::line(&format!("libraries that stay mapped: {}", model.pinned_libraries.join(", ")));
+    }
+    if !model.workers.is_empty() {
+        let worker = |worker: &Worker| {
+            vec![
+                worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                match worker.pause_s {
+                    Some(pause) => format!("{}, next start in {pause:.0} s", worker.state),
+                    None => worker.state.clone(),
+                },
+                worker.restarts.to_string(),
+                output::size(worker.resident_bytes),
+                worker.last_death.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        };
+        let rows: Vec<Vec<String>> = model.workers.iter().map(worker).collect();
+        output::table(&["WORKER", "STATE", "RESTARTS", "MEMORY", "LAST DEATH"], &rows);
     }
     let rows: Vec<Vec<String>> = model
         .versions

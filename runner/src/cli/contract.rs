@@ -1,7 +1,6 @@
 //! `baton contract`: make, compare and show contracts. All but `show` work without a server.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use reqwest::Method;
 
@@ -11,8 +10,7 @@ use super::{ClientArgs, output};
 use crate::admin::wire::Problem;
 use crate::config::Limits;
 use crate::contract::{self, Sample, Schema};
-use crate::engine::onnx::{OnnxRuntime, find_library};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{EngineOptions, Engines};
 use crate::error::{Code, Error};
 
 /// Rows of a sample that are looked at.
@@ -99,9 +97,8 @@ fn infer(
         }
     };
     let artifact = read(model_file)?;
-    let engine = OnnxRuntime::load(&find_library(onnxruntime), &limits).map_err(refusal)?;
-    let options = EngineOptions { intra_threads: 1, load_time: Duration::from_secs(120) };
-    let instance = engine.prepare(artifact, options).map_err(refusal)?;
+    let engines = Engines::for_server(onnxruntime, false, &limits);
+    let instance = engines.prepare(artifact, &EngineOptions::default()).map_err(refusal)?;
     let source = contract::infer(&name, instance.signature(), sample.as_ref())
         .map_err(|text| refusal(Error::new(Code::ContractModelMismatch, text)))?;
     output::line(source.trim_end());

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeArgs;
+use crate::engine::worker::{self, WorkerArgs};
 use crate::error::Code;
 use client::{Client, Failure};
 
@@ -67,6 +68,9 @@ pub(crate) struct ClientArgs {
 enum Command {
     /// Start the server
     Serve(Box<ServeArgs>),
+    /// Run a model for a server; started by it
+    #[command(hide = true)]
+    Worker(WorkerArgs),
     /// Push a model file, or a folder laid out as a bundle, and serve it
     Push {
         #[command(flatten)]
@@ -168,6 +172,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(arguments) => return run_server(*arguments),
+        Command::Worker(arguments) => return worker::main(&arguments),
         Command::Push { push, client } => client.run(|server, json| push::push(server, &push, json)),
         Command::List { client } => client.run(commands::list),
         Command::Show { model, client } => client.run(|server, json| commands::show(server, &model, json)),

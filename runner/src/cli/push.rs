@@ -14,13 +14,15 @@ use super::commands::{changed, segment};
 
 /// How long a push waits for a place when the server is busy with others.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a model file is called in a bundle's folder.
+const MODEL_FILES: [&str; 2] = ["model.onnx", "model.so"];
 
 /// What to push.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PushArgs {
     /// Name to serve it under
     model: String,
-    /// A model file, or a folder with model.onnx and any of contract.proto, baton.toml, golden.jsonl, provenance.json;
+    /// A model file, or a folder with model.onnx or model.so and any of contract.proto, baton.toml, golden.jsonl, provenance.json;
     /// not needed if only other parts change
     #[arg(required_unless_present_any = ["contract", "manifest", "golden"])]
     path: Option<PathBuf>,
@@ -98,7 +100,7 @@ fn collect(arguments: &PushArgs) -> Result<Vec<(&'static str, Source)>, Failure>
         given.clone().or_else(found)
     };
     let model = match folder {
-        Some(folder) => Some(folder.join("model.onnx")).filter(|model| model.is_file()),
+        Some(folder) => MODEL_FILES.iter().map(|name| folder.join(name)).find(|model| model.is_file()),
         None => path.map(Path::to_path_buf),
     };
     parts.extend(model.map(|model| ("model", Source::File(model))));

@@ -40,6 +40,9 @@ pub struct ServeArgs {
     /// ONNX Runtime library; searched for beside the binary and in the build's cache if not given
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// Let native models whose manifest asks for it run in the server's own process: their crash is the server's crash
+    #[arg(long, env = "BATON_ALLOW_NATIVE_IN_PROCESS")]
+    pub allow_native_in_process: bool,
     /// Threads that serve the data port [default: one a core]
     #[arg(long, env = "BATON_IO_THREADS", value_name = "N")]
     pub io_threads: Option<usize>,
@@ -85,6 +88,7 @@ pub struct Config {
     pub admin: Listen,
     pub admin_hosts: Vec<String>,
     pub onnxruntime: Option<PathBuf>,
+    pub native_in_process: bool,
     pub io_threads: usize,
     pub compute_threads: usize,
     pub limits: Limits,
@@ -141,6 +145,7 @@ impl ServeArgs {
             admin: Listen { address: self.admin_listen, token_file: self.admin_token_file },
             admin_hosts: self.admin_hosts,
             onnxruntime: self.onnxruntime,
+            native_in_process: self.allow_native_in_process,
             io_threads: threads("io-threads", self.io_threads)?,
             compute_threads: threads("compute-threads", self.compute_threads)?,
             limits,

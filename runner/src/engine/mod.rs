@@ -1,31 +1,29 @@
-//! What executes an artifact. The trait is small on purpose: prepare bytes into an [`Instance`], run an instance.
+//! What executes an artifact: bytes are prepared into an [`Instance`], an instance is run.
 //!
 //! Engines are synchronous and know no network, no store and no version numbers; they do no I/O beyond loading their
-//! library. Today there is one, [`onnx`]; `native` (shared libraries), `composite` and `worker` (the same models in a
-//! child process) get rooms beside it.
+//! library and talking to their workers. [`onnx`] and `native` run models in this process, `worker` runs the same two
+//! in processes of their own; `composite` gets a room beside them.
 
 mod background;
+mod describe;
+mod engines;
+mod native;
 pub mod onnx;
 mod signature;
+pub mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use background::{step_back, trim_heap};
+pub use engines::{EngineOptions, Engines, Notify};
+pub use native::{pinned, pinned_count};
 pub use signature::{Signature, TensorSpec};
+pub use worker::{Worker, Workers};
 
 use crate::error::Result;
 use crate::tensor::Tensor;
-
-/// What a manifest may tune.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// Threads that one run may use inside an operator.
-    pub intra_threads: usize,
-    /// To create the instance.
-    pub load_time: Duration,
-}
 
 /// Bounds of one run.
 #[derive(Debug, Clone)]
@@ -54,15 +52,6 @@ impl Cancellation {
     }
 }
 
-/// Turns artifacts into instances.
-pub trait Engine: Send + Sync {
-    /// Checks the artifact and loads it. Slow; called on the loader thread only.
-    ///
-    /// # Errors
-    /// The reason why these bytes cannot be served, in a text for the person who pushed them.
-    fn prepare(&self, artifact: Vec<u8>, options: EngineOptions) -> Result<Box<dyn Instance>>;
-}
-
 /// A loaded model. Runs on any number of threads at once.
 pub trait Instance: Send + Sync {
     /// Inputs and outputs.
@@ -75,6 +64,44 @@ pub trait Instance: Send + Sync {
     /// `outputs`, in that order.
     ///
     /// # Errors
-    /// `MODEL_FAILED`, `DEADLINE`, `CANCELLED` or `OUTPUT_TOO_LARGE`.
+    /// `MODEL_FAILED`, `DEADLINE`, `CANCELLED`, `OUTPUT_TOO_LARGE`; of native models also `INPUT_REFUSED`, `MODEL_PANIC`,
+    /// `MODEL_CONTRACT`, `MODEL_OVERRUN`; of workers `WORKER_LOST`, `MODEL_MEMORY`, `OVERLOADED`.
     fn run(&self, inputs: &[Tensor], outputs: &[usize], control: &RunControl) -> Result<Vec<Tensor>>;
+
+    /// The way in for requests, if the model runs on threads or in processes of its own.
+    fn queue(&self) -> Option<&dyn Queue> {
+        None
+    }
+}
+
+/// Takes requests for a model that runs elsewhere: a caller's thread must not stand still for as long as a worker hangs.
+pub trait Queue: Sync {
+    /// Queues a run.
+    ///
+    /// # Errors
+    /// `OVERLOADED`, or `WORKER_LOST` while no worker can be started; `done` is not called then.
+    fn submit(&self, submission: Submission) -> Result<()>;
+
+    /// What the workers do.
+    fn workers(&self) -> Workers;
+
+    /// Do the workers die again and again?
+    fn is_degraded(&self) -> bool;
+}
+
+/// Gets the result, the time in the queue and the time of the run. Dropped without a call if nobody waits any more.
+pub type Done = Box<dyn FnOnce(Result<Vec<Tensor>>, Duration, Duration) + Send>;
+
+/// A run to be queued; see [`Instance::run`].
+pub struct Submission {
+    pub inputs: Vec<Tensor>,
+    pub outputs: Vec<usize>,
+    pub control: RunControl,
+    pub done: Done,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Submission").field("outputs", &self.outputs).finish_non_exhaustive()
+    }
 }

@@ -90,6 +90,12 @@ codes! {
     ModelNotReady "MODEL_NOT_READY" Runner 503 Unavailable "the model is known but nothing of it is being served now";
     Overloaded "OVERLOADED" Runner 503 Unavailable "the queue is full; try again shortly";
     ModelFailed "MODEL_FAILED" Model 500 Internal "the model failed while running on this input";
+    InputRefused "INPUT_REFUSED" Request 400 InvalidArgument "the model says that it does not take this input";
+    ModelPanic "MODEL_PANIC" Model 500 Internal "the native model panicked on this input";
+    ModelContract "MODEL_CONTRACT" Model 500 Internal "the native model's answer breaks the binary interface";
+    ModelOverrun "MODEL_OVERRUN" Model 500 Internal "the native model wrote beyond its output buffer";
+    ModelMemory "MODEL_MEMORY" Model 503 Unavailable "the model's worker died at its memory limit";
+    WorkerLost "WORKER_LOST" Model 503 Unavailable "the model's worker died while it had this request, or is not back yet";
     OutputTooLarge "OUTPUT_TOO_LARGE" Model 422 ResourceExhausted "the model's answer is larger than the limit";
 
     // Credentials and browsers.
@@ -129,6 +135,13 @@ codes! {
     ModelCycle "MODEL_CYCLE" Request 422 InvalidArgument "a function of the model calls itself";
     ModelUnsupported "MODEL_UNSUPPORTED" Request 422 InvalidArgument "an input or output cannot be served as a tensor";
     ModelRefused "MODEL_REFUSED" Request 422 InvalidArgument "the model is damaged or cannot be loaded";
+    DylibFormat "DYLIB_FORMAT" Request 422 InvalidArgument "the native library is damaged, or made for another machine";
+    DylibAbi "DYLIB_ABI" Request 422 InvalidArgument "the native library was not built for this version of the binary interface";
+    DylibSymbol "DYLIB_SYMBOL" Request 422 InvalidArgument "the native library does not export the model's table";
+    DylibDependency "DYLIB_DEPENDENCY" Request 422 InvalidArgument "the native library needs another library or symbol that this machine lacks";
+    PrepareFailed "PREPARE_FAILED" Request 422 FailedPrecondition "the model failed or died while it was loaded and warmed up";
+    ExecutionRefused "EXECUTION_REFUSED" Request 422 FailedPrecondition "the server does not run native models in its own process";
+    LibraryPinned "LIBRARY_PINNED" Runner 503 ResourceExhausted "too many native libraries of earlier versions stay mapped in this process";
     GoldenFailed "GOLDEN_FAILED" Request 422 FailedPrecondition "a golden row did not give the expected outputs";
     PrepareDeadline "PREPARE_DEADLINE" Request 504 DeadlineExceeded "the model took too long to load and warm up";
     GenerationStale "GENERATION_STALE" Request 412 FailedPrecondition "the model has changed since the generation given in If-Match";
@@ -161,6 +174,8 @@ impl Code {
         matches!(
             self,
             Code::Overloaded
+                | Code::WorkerLost
+                | Code::ModelMemory
                 | Code::UploadBusy
                 | Code::UploadInProgress
                 | Code::ModelNotReady

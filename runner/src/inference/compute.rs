@@ -38,12 +38,17 @@ impl Compute {
         Self { sender, queue }
     }
 
-    /// Queues the work and waits for its answer.
+    /// Queues the work, here or with the model's own workers, and waits for its answer: a model that hangs in a worker
+    /// must not hold a compute thread meanwhile.
     ///
     /// # Errors
     /// `OVERLOADED` if the queue is full, else those of the run.
     pub(super) async fn run(&self, work: Work) -> Result<Vec<Tensor>> {
         let (answer, result) = oneshot::channel();
+        if work.has_queue() {
+            work.submit(answer)?;
+            return result.await.unwrap_or_else(|_| Err(lost()));
+        }
         let job = Job { work, queued: Instant::now(), answer };
         self.sender.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Error::new(
@@ -52,8 +57,12 @@ impl Compute {
             ),
             TrySendError::Disconnected(_) => Error::new(Code::Internal, "the compute threads are gone"),
         })?;
-        result.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the run ended without an answer")))
+        result.await.unwrap_or_else(|_| Err(lost()))
     }
+}
+
+fn lost() -> Error {
+    Error::new(Code::Internal, "the run ended without an answer")
 }
 
 fn work_off(jobs: &Receiver<Job>) {

@@ -1,6 +1,8 @@
 //! `grpc.health.v1`: the server (`""`), every service, and every model by its name. `Watch` follows the snapshot.
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tonic::{Request, Response, Status};
@@ -12,6 +14,7 @@ use super::infer::Inference;
 use super::oip::Ready;
 use crate::contract::Contract;
 use crate::error::{Code, Error};
+use crate::model::Version;
 
 /// Tells who is serving.
 #[derive(Clone)]
@@ -35,12 +38,17 @@ impl HealthService {
         }
         let snapshot = self.inference.models().board().load();
         if let Some(served) = snapshot.get(service) {
-            return if served.active().is_ok() { ready } else { ServingStatus::NotServing };
+            let serves = served.active().is_ok_and(|version| !version.is_degraded());
+            return if serves { ready } else { ServingStatus::NotServing };
         }
-        let contracts = snapshot.iter().filter_map(|served| served.active().ok()?.contract.as_ref());
-        match contracts.flat_map(Contract::services).any(|known| known == service) {
-            true => ready,
-            false => ServingStatus::ServiceUnknown,
+        let versions = snapshot.iter().filter_map(|served| served.active().ok());
+        let has_service = |version: &&Arc<Version>| {
+            version.contract.iter().flat_map(Contract::services).any(|known| known == service)
+        };
+        match versions.into_iter().find(has_service) {
+            Some(version) if version.is_degraded() => ServingStatus::NotServing,
+            Some(_) => ready,
+            None => ServingStatus::ServiceUnknown,
         }
     }
 }

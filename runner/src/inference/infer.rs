@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::compute::Compute;
 use crate::bundle::Digest;
 use crate::config::Limits;
-use crate::engine::{Cancellation, RunControl, Signature};
+use crate::engine::{Cancellation, RunControl, Signature, Submission};
 use crate::error::{Code, Error, Result};
 use crate::model::{Models, Served, Version};
 use crate::store::VersionNumber;
@@ -230,7 +230,7 @@ impl Inference {
             RunControl { deadline, cancelled: Some(cancellation.clone()), output_bytes: limits.tensor_bytes };
         let work = Work { version: Arc::clone(version), tensors, outputs: outputs.clone(), bytes, control };
         // A thread hop doubles the CPU of a small run, a slow run stalls every other request of its thread.
-        let inline = version.cost().estimate(bytes) < limits.inline_run;
+        let inline = version.queue().is_none() && version.cost().estimate(bytes) < limits.inline_run;
         let first = inline.then(|| work.run(Duration::ZERO, deadline.min(Instant::now() + INLINE_BOUND)));
         let tensors = match first {
             // Not as fast on this input as it was before: a run has no effects, so it is begun again elsewhere.
@@ -263,6 +263,27 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Does the model run in workers of its own?
+    pub(super) fn has_queue(&self) -> bool {
+        self.version.queue().is_some()
+    }
+
+    /// Hands the run to the model's workers; `answer` gets its result.
+    pub(super) fn submit(self, answer: oneshot::Sender<Result<Vec<Tensor>>>) -> Result<()> {
+        let Work { version, tensors, outputs, control, .. } = self;
+        let metrics = Arc::clone(&version.metrics);
+        let done = move |result, queued: Duration, time: Duration| {
+            metrics.phase(Phase::Queue, queued);
+            metrics.phase(Phase::Compute, time);
+            let _ = answer.send(result);
+        };
+        let submission = Submission { inputs: tensors, outputs, control, done: Box::new(done) };
+        match version.queue() {
+            Some(queue) => queue.submit(submission),
+            None => Err(Error::new(Code::Internal, "the model has no workers")),
+        }
+    }
+
     /// When the request itself ends.
     pub(super) fn deadline(&self) -> Instant {
         self.control.deadline

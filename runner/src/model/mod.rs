@@ -15,6 +15,7 @@
 
 mod activate;
 mod catalog;
+mod degrade;
 mod loader;
 mod prepare;
 mod push;
@@ -27,7 +28,7 @@ mod version;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crossbeam_channel::Sender;
 
@@ -39,16 +40,17 @@ pub use trial::{ConvertBy, Trial, TrialModel};
 pub use version::{Identity, Version};
 
 use crate::config::Limits;
-use crate::engine::Engine;
+use crate::engine::Engines;
 use crate::error::{Code, Error, Result};
 use crate::store::{ModelName, Store};
 use crate::telemetry::Metrics;
 
 /// All models of the process.
 pub struct Models {
+    /// For what calls back from threads that must not keep it alive.
+    this: Weak<Models>,
     store: Store,
-    /// `None` if ONNX Runtime could not be loaded.
-    onnx: Option<Box<dyn Engine>>,
+    engines: Engines,
     board: Switchboard,
     catalog: Mutex<catalog::Catalog>,
     /// Held while the pointer moves and the snapshot follows, so that both change in one order. No request takes it.
@@ -71,16 +73,12 @@ impl std::fmt::Debug for Models {
 
 impl Models {
     /// Starts the loader and the reaper, and recovery on the loader. What is served follows as it loads.
-    pub fn start(
-        store: Store,
-        onnx: Option<Box<dyn Engine>>,
-        metrics: Arc<Metrics>,
-        limits: Limits,
-    ) -> Arc<Self> {
+    pub fn start(store: Store, engines: Engines, metrics: Arc<Metrics>, limits: Limits) -> Arc<Self> {
         let (loader, jobs) = crossbeam_channel::unbounded();
-        let models = Arc::new(Self {
+        let models = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             store,
-            onnx,
+            engines,
             board: Switchboard::default(),
             catalog: Mutex::default(),
             order: Mutex::default(),
@@ -186,16 +184,6 @@ impl Models {
             ));
         }
         Ok(place)
-    }
-
-    fn engine(&self) -> Result<&dyn Engine> {
-        self.onnx.as_deref().ok_or_else(|| {
-            Error::new(
-                Code::OnnxUnavailable,
-                "ONNX Runtime is not loaded, so no ONNX model can be served; run `make onnxruntime`, or start the \
-                 server with --onnxruntime and the path of libonnxruntime.so",
-            )
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! From an artifact's bytes to an instance that is loaded, tested and warm. Runs on the loader thread, far from
 //! requests; holds no handle to what is being served, so no fault here can touch it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,9 +10,10 @@ use super::version::Prepared;
 use crate::bundle::{GoldenRow, Settings};
 use crate::config::Limits;
 use crate::contract::{self, Contract, Origin, Schema};
-use crate::engine::{Engine, EngineOptions, Instance, RunControl, trim_heap};
+use crate::engine::{EngineOptions, Engines, Instance, Notify, RunControl, trim_heap};
 use crate::error::{Code, Error, Result};
 use crate::store::ModelName;
+use crate::telemetry::ModelMetrics;
 use crate::tensor::{Tensor, compare};
 
 /// Runs after the first, to measure.
@@ -28,17 +30,21 @@ pub(super) struct Candidate<'a> {
     pub contract: Option<Vec<u8>>,
     pub settings: &'a Settings,
     pub golden: &'a [GoldenRow],
+    /// What deaths of workers are counted into.
+    pub metrics: Option<Arc<ModelMetrics>>,
+    /// Told when workers die again and again.
+    pub degraded: Option<Notify>,
 }
 
 /// Loads the artifact, binds the contract (or makes one), runs every golden row and warms up.
 ///
 /// # Errors
 /// The contract's or the engine's refusal, `GOLDEN_FAILED` with the differences, or `PREPARE_DEADLINE`.
-pub(super) fn prepare(engine: &dyn Engine, candidate: Candidate<'_>, limits: &Limits) -> Result<Prepared> {
+pub(super) fn prepare(engines: &Engines, candidate: Candidate<'_>, limits: &Limits) -> Result<Prepared> {
     let deadline = Instant::now() + limits.prepare_time;
     let (settings, golden) = (candidate.settings, candidate.golden);
     let large = candidate.artifact.len() > 1 << 20;
-    let Loaded { instance, contract, mut warnings } = load(engine, candidate, limits)?;
+    let Loaded { instance, contract, mut warnings } = load(engines, candidate, limits)?;
     let rows = run_golden(instance.as_ref(), golden, settings, limits, deadline)?;
     let warm_inputs = match rows {
         Some(inputs) => Some(inputs),
@@ -51,6 +57,15 @@ pub(super) fn prepare(engine: &dyn Engine, candidate: Candidate<'_>, limits: &Li
             Ok(time) => {
                 run_time = time;
                 run_bytes = inputs.iter().map(Tensor::byte_len).sum();
+            }
+            // Whatever the input, a model must not take its process along.
+            Err(error)
+                if matches!(error.code(), Code::WorkerLost | Code::ModelMemory | Code::ModelOverrun) =>
+            {
+                return Err(Error::new(
+                    Code::PrepareFailed,
+                    format!("the model did not survive its warm-up: {}", error.text()),
+                ));
             }
             // Zeros of size one are a guess; a model may rightly refuse them.
             Err(error) => {
@@ -82,14 +97,22 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// The contract's or the engine's refusal.
-pub(super) fn load(engine: &dyn Engine, candidate: Candidate<'_>, limits: &Limits) -> Result<Loaded> {
-    let Candidate { model, artifact, contract, settings, .. } = candidate;
+pub(super) fn load(engines: &Engines, candidate: Candidate<'_>, limits: &Limits) -> Result<Loaded> {
+    let Candidate { model, artifact, contract, settings, metrics, degraded, .. } = candidate;
     // The cheaper check first.
     let file_name = contract::file_name(model.as_str());
     let schema = contract.map(|source| Schema::compile(&file_name, &source, limits)).transpose()?;
-    let options =
-        EngineOptions { intra_threads: settings.onnx.intra_threads, load_time: limits.prepare_time };
-    let instance = engine.prepare(artifact, options)?;
+    let options = EngineOptions {
+        model: model.to_string(),
+        intra_threads: settings.onnx.intra_threads,
+        load_time: limits.prepare_time,
+        run_time: settings.request_timeout().unwrap_or(limits.request_time).min(limits.request_time),
+        execution: settings.execution,
+        workers: settings.workers.clone(),
+        metrics,
+        degraded,
+    };
+    let instance = engines.prepare(artifact, &options)?;
 
     let mut warnings = Vec::new();
     let contract = match schema {

@@ -258,7 +258,12 @@ impl Models {
                 .push("the signature is stored; signatures are not verified by this release yet".to_owned());
         }
         let described = sources.iter().map(|(kind, source)| (*kind, source.part())).collect();
-        Ok(Bundle { manifest: Manifest::new(EngineKind::Onnx, described), sources, golden_from, warnings })
+        let engine = match (sources.get(&PartKind::Artifact), base) {
+            (Some(Source::Stored(_)), Some(base)) => base.manifest.engine,
+            (Some(Source::Received(staged)), _) => EngineKind::of(staged.head()),
+            _ => EngineKind::Onnx,
+        };
+        Ok(Bundle { manifest: Manifest::new(engine, described), sources, golden_from, warnings })
     }
 
     fn read_part(&self, sources: &BTreeMap<PartKind, Source>, kind: PartKind) -> Result<Option<Vec<u8>>> {
@@ -278,8 +283,10 @@ impl Models {
             contract: part(PartKind::Contract)?,
             settings: &settings,
             golden: &golden,
+            metrics: Some(self.metrics.model(model.as_str())),
+            degraded: Some(self.notify_degraded(model)),
         };
-        let prepared = super::prepare::prepare(self.engine()?, candidate, &self.limits)?;
+        let prepared = super::prepare::prepare(&self.engines, candidate, &self.limits)?;
         Ok((prepared, settings))
     }
 
@@ -303,8 +310,10 @@ impl Models {
             contract: read(PartKind::Contract)?,
             settings: &settings,
             golden: &golden,
+            metrics: Some(self.metrics.model(model.as_str())),
+            degraded: Some(self.notify_degraded(model)),
         };
-        let prepared = super::prepare::prepare(self.engine()?, candidate, &self.limits)?;
+        let prepared = super::prepare::prepare(&self.engines, candidate, &self.limits)?;
         Ok(self.version(model, record, settings, prepared))
     }
 

@@ -71,9 +71,16 @@ impl Models {
             TrialModel::Uploaded(artifact) => {
                 let name: ModelName = "trial".parse()?;
                 let contract = trial.contract;
-                let candidate =
-                    Candidate { model: &name, artifact, contract, settings: &settings, golden: &[] };
-                let loaded = load(self.engine()?, candidate, &self.limits)?;
+                let candidate = Candidate {
+                    model: &name,
+                    artifact,
+                    contract,
+                    settings: &settings,
+                    golden: &[],
+                    metrics: None,
+                    degraded: None,
+                };
+                let loaded = load(&self.engines, candidate, &self.limits)?;
                 (Subject::Loaded(loaded.instance), loaded.contract)
             }
             TrialModel::Served(name) => {

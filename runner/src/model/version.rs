@@ -13,7 +13,7 @@ use super::reap::Reaper;
 use crate::bundle::{Digest, Settings};
 use crate::contract::Contract;
 use crate::engine::RunControl;
-use crate::engine::{Instance, Signature};
+use crate::engine::{Instance, Queue, Signature};
 use crate::error::Result;
 use crate::store::{ModelName, VersionNumber};
 use crate::telemetry::ModelMetrics;
@@ -115,6 +115,16 @@ impl Version {
     /// Those of [`Instance::run`].
     pub fn run(&self, inputs: &[Tensor], outputs: &[usize], control: &RunControl) -> Result<Vec<Tensor>> {
         self.instance().run(inputs, outputs, control)
+    }
+
+    /// The way in for requests, if the model runs in workers.
+    pub fn queue(&self) -> Option<&dyn Queue> {
+        self.instance().queue()
+    }
+
+    /// Do the model's workers die again and again?
+    pub fn is_degraded(&self) -> bool {
+        self.queue().is_some_and(|queue| queue.is_degraded())
     }
 
     /// What runs cost so far.

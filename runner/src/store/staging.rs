@@ -8,12 +8,16 @@ use super::{StoreError, disk};
 use crate::bundle::{Digest, Hasher};
 use crate::failpoint;
 
+/// First bytes that are remembered.
+const HEAD: usize = 16;
+
 /// A part being received. Dropping it removes the file.
 pub struct Staging {
     path: PathBuf,
     file: File,
     hasher: Hasher,
     size: u64,
+    head: Vec<u8>,
     keep: bool,
 }
 
@@ -21,7 +25,7 @@ impl Staging {
     pub(super) fn create(folder: &std::path::Path) -> Result<Self, StoreError> {
         let path = folder.join(uuid::Uuid::new_v4().simple().to_string());
         let file = disk::create_new(&path).map_err(StoreError::io("open a staging file"))?;
-        Ok(Self { path, file, hasher: Hasher::default(), size: 0, keep: false })
+        Ok(Self { path, file, hasher: Hasher::default(), size: 0, head: Vec::new(), keep: false })
     }
 
     /// Adds bytes.
@@ -33,6 +37,8 @@ impl Staging {
             .and_then(|()| self.file.write_all(bytes))
             .map_err(StoreError::io("write the upload"))?;
         self.hasher.update(bytes);
+        let missing = HEAD.saturating_sub(self.head.len());
+        self.head.extend(bytes.iter().take(missing));
         self.size += bytes.len() as u64;
         Ok(())
     }
@@ -52,7 +58,8 @@ impl Staging {
             .map_err(StoreError::io("make the upload durable"))?;
         self.keep = true;
         let digest = std::mem::take(&mut self.hasher).finish();
-        Ok(Staged { path: std::mem::take(&mut self.path), digest, size: self.size })
+        let head = std::mem::take(&mut self.head);
+        Ok(Staged { path: std::mem::take(&mut self.path), digest, size: self.size, head })
     }
 }
 
@@ -70,9 +77,15 @@ pub struct Staged {
     pub(super) path: PathBuf,
     pub(super) digest: Digest,
     pub(super) size: u64,
+    head: Vec<u8>,
 }
 
 impl Staged {
+    /// The first bytes, by which file formats are told apart.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     /// The digest of the received bytes.
     pub fn digest(&self) -> Digest {
         self.digest

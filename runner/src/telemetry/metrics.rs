@@ -52,6 +52,10 @@ pub struct Metrics {
     serving: IntGauge,
     ready: IntGauge,
     connections: IntGaugeVec,
+    workers: IntGaugeVec,
+    worker_deaths: IntCounterVec,
+    worker_bytes: IntGaugeVec,
+    pinned: IntGauge,
     store_alarms: IntCounter,
     /// Handed out once a model, so that counters go on over its versions.
     models: Mutex<HashMap<String, Arc<ModelMetrics>>>,
@@ -66,6 +70,7 @@ pub struct ModelMetrics {
     compute: Histogram,
     encode: Histogram,
     failures: IntCounterVec,
+    worker_deaths: IntCounterVec,
     model: String,
     /// Milliseconds since the epoch.
     last_answer: AtomicU64,
@@ -140,6 +145,25 @@ impl Metrics {
             serving: gauge("baton_versions_serving", "Versions being served")?,
             ready: gauge("baton_versions_ready", "Earlier versions kept in memory for an instant roll-back")?,
             connections: gauges("baton_connections", "Open connections", &["port"])?,
+            workers: gauges(
+                "baton_workers",
+                "Worker processes of the served version, by state",
+                &["model", "state"],
+            )?,
+            worker_deaths: counters(
+                "baton_worker_deaths_total",
+                "Workers that died, by cause",
+                &["model", "cause"],
+            )?,
+            worker_bytes: gauges(
+                "baton_worker_resident_bytes",
+                "Resident memory of the served version's workers",
+                &["model"],
+            )?,
+            pinned: gauge(
+                "baton_native_libraries_pinned",
+                "Native libraries of earlier versions that stay mapped in the server's process",
+            )?,
             store_alarms: keep(
                 r,
                 IntCounter::new("baton_store_alarms_total", "Damaged files found in the store"),
@@ -167,6 +191,7 @@ impl Metrics {
             compute: self.phases.with_label_values(&[model, "compute"]),
             encode: self.phases.with_label_values(&[model, "encode"]),
             failures: self.failures.clone(),
+            worker_deaths: self.worker_deaths.clone(),
             model: model.to_owned(),
             last_answer: AtomicU64::new(0),
         }
@@ -226,6 +251,26 @@ impl Metrics {
         self.connections.with_label_values(&[port])
     }
 
+    /// What the workers of one model do: how many are in which state, and their resident bytes. To be called for every
+    /// model that has some, after [`Metrics::forget_workers`].
+    pub fn workers(&self, model: &str, states: &[&str], resident: u64) {
+        for state in states {
+            self.workers.with_label_values(&[model, state]).inc();
+        }
+        self.worker_bytes.with_label_values(&[model]).set(i64::try_from(resident).unwrap_or(i64::MAX));
+    }
+
+    /// Before the workers are counted anew.
+    pub fn forget_workers(&self) {
+        self.workers.reset();
+        self.worker_bytes.reset();
+    }
+
+    /// Libraries that stay mapped.
+    pub fn pinned_libraries(&self) -> &IntGauge {
+        &self.pinned
+    }
+
     /// Damaged files found in the store.
     pub fn store_alarms(&self) -> &IntCounter {
         &self.store_alarms
@@ -272,6 +317,11 @@ impl ModelMetrics {
     /// A request failed.
     pub fn failed(&self, code: Code) {
         self.failures.with_label_values(&[&self.model, code.id()]).inc();
+    }
+
+    /// A worker died.
+    pub fn worker_died(&self, cause: &str) {
+        self.worker_deaths.with_label_values(&[&self.model, cause]).inc();
     }
 
     /// Requests that failed, of all codes.

@@ -17,21 +17,35 @@ use ort::value::{TensorElementType, ValueType};
 use super::inspect::{ClassLabels, InspectError, Inspection, inspect};
 use super::run::Runner;
 use super::runtime::OnnxRuntime;
-use crate::engine::{Engine, EngineOptions, Instance, RunControl, Signature, TensorSpec};
+use crate::engine::{EngineOptions, Instance, RunControl, Signature, TensorSpec};
 use crate::error::{Code, Error, Result};
 use crate::tensor::{Dim, Dtype, Tensor};
 
-impl Engine for OnnxRuntime {
-    fn prepare(&self, artifact: Vec<u8>, options: EngineOptions) -> Result<Box<dyn Instance>> {
-        let inspection = inspect(&artifact, &self.inspect_limits).map_err(refusal)?;
-        let bytes = inspection.rewritten.as_deref().unwrap_or(&artifact);
+impl OnnxRuntime {
+    /// Checks an artifact without loading it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(in crate::engine) fn check(&self, artifact: &[u8]) -> Result<()> {
+        inspect(artifact, &self.inspect_limits).map(|_| ()).map_err(refusal)
+    }
+
+    /// Checks an artifact and loads it.
+    ///
+    /// # Errors
+    /// What is wrong with it, or why ONNX Runtime does not take it.
+    pub(in crate::engine) fn prepare(
+        &self,
+        artifact: &[u8],
+        options: &EngineOptions,
+    ) -> Result<Box<dyn Instance>> {
+        let inspection = inspect(artifact, &self.inspect_limits).map_err(refusal)?;
+        let bytes = inspection.rewritten.as_deref().unwrap_or(artifact);
         let session = self.session(bytes, options)?;
         Ok(Box::new(OnnxInstance::new(session, &inspection)?))
     }
-}
 
-impl OnnxRuntime {
-    fn session(&self, model: &[u8], options: EngineOptions) -> Result<Session> {
+    fn session(&self, model: &[u8], options: &EngineOptions) -> Result<Session> {
         let refused = |error: ort::Error| load_failure(&error, self.version());
         let mut builder = Session::builder(&self.environment)
             .and_then(|builder| {
@@ -246,9 +260,8 @@ mod tests {
             std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| fetched.into(), std::path::PathBuf::from);
         let runtime = OnnxRuntime::load(&library, &Limits::default())
             .expect("`make onnxruntime` fetches ONNX Runtime for the tests");
-        let options = EngineOptions { intra_threads: 1, load_time: Duration::from_secs(10) };
         let model = include_bytes!("../../../../sample-models/iris/v2/model.onnx");
-        runtime.prepare(model.to_vec(), options).expect("the sample model loads")
+        runtime.prepare(model, &EngineOptions::default()).expect("the sample model loads")
     }
 
     fn rows(seed: usize, count: usize) -> Tensor {

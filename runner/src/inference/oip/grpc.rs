@@ -253,7 +253,7 @@ impl GrpcInferenceService for OipGrpc {
     ) -> std::result::Result<Response<oip::ModelReadyResponse>, Status> {
         let request = request.into_inner();
         let ready = match self.target(&request.name, &request.version) {
-            Ok(_) => true,
+            Ok(target) => !target.version().is_degraded(),
             // A client asks this to wait until it is ready; only a wrong question is an error.
             Err(error)
                 if matches!(

@@ -141,7 +141,12 @@ async fn model_metadata(State(rest): State<Rest>, Path(path): Path<ModelPath>) -
 }
 
 async fn model_ready(State(rest): State<Rest>, Path(path): Path<ModelPath>) -> Result<Json<Value>> {
-    target(&rest, &path)?;
+    if target(&rest, &path)?.version().is_degraded() {
+        return Err(Error::new(
+            Code::WorkerLost,
+            format!("model {} is degraded: its workers die again and again", path.model),
+        ));
+    }
     Ok(Json(json!({ "name": path.model, "ready": true })))
 }
 
