@@ -32,9 +32,13 @@ fn main() {
                 "requests failed"
             );
         }
+        ["native"] => {
+            let plan = Plan { rounds: 5, time: Duration::from_millis(800) };
+            assert_eq!(native(&plan, &Baton::start()), 0, "requests failed");
+        }
         ["quick"] | [] => bench(&Plan { rounds: 5, time: Duration::from_millis(800) }),
         ["long"] => bench(&Plan { rounds: 15, time: Duration::from_secs(3) }),
-        other => panic!("quick, long, typed, or nothing; not {other:?}"),
+        other => panic!("quick, long, typed, native, or nothing; not {other:?}"),
     }
 }
 
@@ -78,6 +82,7 @@ fn bench(plan: &Plan) {
         println!("  {} at {callers}: {:.1}", kind.name(), cpu / run);
     }
     failed += typed(plan, &baton);
+    failed += native(plan, &baton);
     let (quiet, swapping, pushes) = disturbance(plan, &baton, &mut failed);
     println!(
         "\np99 of the small model over gRPC at 1 caller: quiet {quiet:.0} us, while a 45 MB model was pushed {pushes} \
@@ -133,7 +138,7 @@ fn typed(plan: &Plan, baton: &Baton) -> usize {
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let mut failed = 0;
     for columns in [784, 150_528] {
-        baton.push_with_contract("wide", &baton_tests::onnx::largest(columns), servers::WIDE_CONTRACT);
+        baton.push_with("wide", &baton_tests::onnx::largest(columns), "contract", servers::WIDE_CONTRACT);
         let row: Vec<f32> = (0..columns).map(|index| index as f32).collect();
         let (typed, tensor) = (servers::typed_request(&row), servers::tensor_request("wide", "x", &row));
         for callers in [1, 8] {
@@ -161,6 +166,49 @@ fn typed(plan: &Plan, baton: &Baton) -> usize {
                 rate(&left) / rate(&right),
                 cpu(&left),
                 cpu(&right),
+            );
+        }
+    }
+    failed
+}
+
+/// One model as ONNX and as a native library, each in the server's process and in workers. Gives what failed.
+fn native(plan: &Plan, baton: &Baton) -> usize {
+    let (onnx, library) = (servers::sample_model(), servers::native_model());
+    let models = [
+        ("onnx", "in-process", &onnx),
+        ("native", "in-process", &library),
+        ("onnx", "isolated", &onnx),
+        ("native", "isolated", &library),
+    ];
+    println!("\n| model | execution | callers | req/s | p50 us | p99 us | to the model and back, us |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let mut failed = 0;
+    for callers in [1, 8] {
+        let name = |index: usize| format!("execution-{callers}-{index}");
+        for (index, (_, execution, artifact)) in models.iter().enumerate() {
+            let manifest = format!("execution = \"{execution}\"\n");
+            baton.push_with(&name(index), artifact, "manifest", &manifest);
+        }
+        let mut shots: Vec<Vec<(Shot, f64)>> = models.iter().map(|_| Vec::new()).collect();
+        for round in 0..=plan.rounds {
+            for (index, shots) in shots.iter_mut().enumerate() {
+                let request = servers::tensor_request(&name(index), "X", &servers::ROW);
+                let shot = load::shoot(baton.data(), Kind::Grpc, &request, callers, plan.time);
+                if round > 0 {
+                    shots.push((shot, 0.0));
+                }
+            }
+        }
+        for (index, (model, execution, _)) in models.iter().enumerate() {
+            let shots = &shots[index];
+            failed += shots.iter().map(|(shot, _)| shot.failed).sum::<usize>();
+            println!(
+                "| {model} | {execution} | {callers} | {:.0} | {:.0} | {:.0} | {:.1} |",
+                median(shots, |(shot, _)| shot.rate()),
+                median(shots, |(shot, _)| shot.quantile(0.5)),
+                median(shots, |(shot, _)| shot.quantile(0.99)),
+                baton.engine_micros(&name(index)),
             );
         }
     }

@@ -20,7 +20,12 @@ pub fn sample_model() -> Vec<u8> {
     std::fs::read(root().join("sample-models/iris/v2/model.onnx")).expect("the sample model")
 }
 
-const ROW: [f32; 4] = [5.1, 3.5, 1.4, 0.2];
+/// The same as a native model, in C. `make native` builds it.
+pub fn native_model() -> Vec<u8> {
+    std::fs::read(root().join("target/native/iris.so")).expect("`make native` builds it")
+}
+
+pub const ROW: [f32; 4] = [5.1, 3.5, 1.4, 0.2];
 const JSON: &str = r#"{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}"#;
 const BINARY: &str = concat!(
     r#"{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"parameters":{"binary_data_size":16}}],"#,
@@ -140,7 +145,8 @@ impl Baton {
             std::env::var_os("BATON_BIN").map_or_else(|| root().join("target/release/baton"), PathBuf::from);
         let mut command = Command::new(binary);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store"])
+            .args(["serve", "--allow-native-in-process", "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--store"])
             .arg(store.path());
         let (process, mut lines) = Process::start(&mut command);
         let mut address = |port: &str| {
@@ -171,10 +177,11 @@ impl Baton {
         assert!(response.status().is_success(), "{}", response.text().unwrap_or_default());
     }
 
-    pub fn push_with_contract(&self, model: &str, artifact: &[u8], contract: &str) {
+    /// With one more part, `contract` or `manifest`.
+    pub fn push_with(&self, model: &str, artifact: &[u8], part: &'static str, text: &str) {
         let form = reqwest::blocking::multipart::Form::new()
             .part("model", reqwest::blocking::multipart::Part::bytes(artifact.to_vec()))
-            .text("contract", contract.to_owned());
+            .text(part, text.to_owned());
         let url = format!("http://{}/v1/models/{model}?on_breaking=allow", self.admin);
         let response = self.http.put(url).multipart(form).send().expect("an answer");
         assert!(response.status().is_success(), "{}", response.text().unwrap_or_default());

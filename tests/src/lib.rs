@@ -3,6 +3,7 @@
 //! Knows the product only as its users do: by its command line, its ports and its protocols.
 
 pub mod ledger;
+pub mod native;
 pub mod onnx;
 pub mod runner;
 
