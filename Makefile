@@ -65,7 +65,7 @@ soak: build native ## the loads and crash rounds of the tests, SOAK times as lon
 
 CASES ?= 200000
 fuzz: onnxruntime ## the property tests with CASES cases each (short form: part of `make test`)
-	PROPTEST_CASES=$(CASES) cargo nextest run --locked -p baton-runner -E 'test(json) or test(mutants) or test(oracle)'
+	PROPTEST_CASES=$(CASES) cargo nextest run --locked -p baton-runner -E 'test(json) or test(mutants) or test(oracle) or test(elf)'
 
 clean: ## remove what was built and fetched
 	rm -rf target .cache .venv

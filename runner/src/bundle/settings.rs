@@ -125,6 +125,9 @@ impl Settings {
         if !(1..=64).contains(&workers.count) {
             return Err(bad("workers.count must be between 1 and 64".to_owned()));
         }
+        if workers.restarts == 0 {
+            return Err(bad("workers.restarts must be at least 1".to_owned()));
+        }
         if !(16..=1 << 20).contains(&workers.memory_mb) {
             return Err(bad("workers.memory_mb must be between 16 and 1048576".to_owned()));
         }
@@ -168,6 +171,11 @@ mod tests {
             ("[onnx]\nintra_threads = 0", "intra_threads"),
             ("[golden]\nabsolute = nan", "golden.absolute"),
             ("[limits]\nrequest_timeout_ms = 0", "request_timeout_ms"),
+            ("[workers]\ncount = 0", "workers.count"),
+            ("[workers]\nmemory_mb = 1", "workers.memory_mb"),
+            ("[workers]\nrestarts = 0", "workers.restarts"),
+            ("[workers]\non_degraded = \"panic\"", "line 2"),
+            ("execution = \"elsewhere\"", "line 1"),
             ("x = [", "line 1"),
         ] {
             let error = Settings::parse(text.as_bytes()).expect_err(text);

@@ -1,17 +1,18 @@
 //! Inside the worker: one request after the other, until the server says stop or goes away.
 
 use std::fs::File;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use baton_proto::worker::{Failed, Load, Loaded, Placed, Ran, Request, Response, Run, request, response};
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Resource, Rlimit, Signal};
 
 use super::area::{Area, Side};
 use super::fault;
+use super::process::receive;
 use crate::bundle::Execution;
 use crate::config::Limits;
 use crate::engine::{EngineOptions, Engines, Instance, RunControl, describe};
@@ -24,9 +25,6 @@ const MOST_DESCRIPTORS: u64 = 1024;
 /// Arguments of the hidden subcommand. Its only caller is the server.
 #[derive(Debug, clap::Args)]
 pub struct WorkerArgs {
-    /// Shared memory, counter of requests, counter of answers, artifact
-    #[arg(long = "descriptor", required = true)]
-    descriptors: Vec<RawFd>,
     /// The server's process
     #[arg(long)]
     parent: u32,
@@ -34,14 +32,20 @@ pub struct WorkerArgs {
 
 /// Runs a worker to its end.
 pub fn main(args: &WorkerArgs) -> ExitCode {
+    // A group of its own, which ends as a whole; and with the server's thread that started it.
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = std::env::set_current_dir("/");
     // The server may have died before the kernel was told to end this process with it.
     if rustix::process::getppid().is_none_or(|parent| parent.as_raw_pid() as u32 != args.parent) {
         return ExitCode::FAILURE;
     }
-    let [memory, asked, answered, artifact] = args.descriptors[..] else { return ExitCode::FAILURE };
-    // SAFETY: the server passed these four on, open, and nothing else in this process has them.
-    let [memory, asked, answered, artifact] =
-        [memory, asked, answered, artifact].map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let Ok([memory, asked, answered, artifact]) = receive() else { return ExitCode::FAILURE };
+    // A model that reads its standard input finds nothing there.
+    let Ok(nothing) = File::open("/dev/null") else { return ExitCode::FAILURE };
+    if rustix::stdio::dup2_stdin(&nothing).is_err() {
+        return ExitCode::FAILURE;
+    }
     let Ok(area) = Area::map(memory) else { return ExitCode::FAILURE };
     fault::install(area.last_words());
     let mut worker = Worker { area, asked, answered, artifact: File::from(artifact), instance: None };

@@ -4,19 +4,26 @@
 //! The thread that starts a process has to live as long as it does: the kernel ends the worker with its parent *thread*.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baton_proto::worker::{Request, Response, Stop, request};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::area::{Area, Side};
 use super::fault::{LastWords, take_last_words};
 
+/// Descriptors that a worker gets: shared memory, counter of requests, counter of answers, artifact.
+pub(super) const PASSED: usize = 4;
 /// Output that is remembered of a worker: its last words for people.
 const TAIL: usize = 2 << 10;
 /// Time that a worker has to end by itself.
@@ -78,15 +85,15 @@ impl Process {
         let asked = eventfd(0, EventfdFlags::CLOEXEC)?;
         let answered = eventfd(0, EventfdFlags::CLOEXEC)?;
         let (output, output_end) = std::io::pipe()?;
-        let passed = [area.file().as_raw_fd(), asked.as_raw_fd(), answered.as_raw_fd(), artifact.as_raw_fd()];
+        let (given, taken) = UnixStream::pair()?;
+        // Nothing is done between fork and exec, so that the system can do both at once: the time that a fork takes, and
+        // the page faults after it, grow with the server's memory.
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("worker")
-            .args(passed.iter().map(|descriptor| format!("--descriptor={descriptor}")))
             .arg(format!("--parent={}", std::process::id()))
             .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(OwnedFd::from(taken)))
             .stdout(output_end.try_clone()?)
             .stderr(output_end);
         for name in ["LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"] {
@@ -94,8 +101,6 @@ impl Process {
                 command.env(name, value);
             }
         }
-        // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
-        unsafe { command.pre_exec(move || detach(passed)) };
         let child = command.spawn()?;
         // Whatever fails from here on must not leave the process behind.
         let mut child = Orphan(Some(child));
@@ -103,6 +108,7 @@ impl Process {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| std::io::Error::other("a process without a number"))?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        pass(&given, [area.file(), asked.as_fd(), answered.as_fd(), artifact])?;
         let output = File::from(OwnedFd::from(output));
         rustix::io::ioctl_fionbio(&output, true)?;
         let child = child.0.take().ok_or_else(|| std::io::Error::other("the process is gone"))?;
@@ -301,16 +307,34 @@ impl Drop for Orphan {
     }
 }
 
-/// In the new process, before it becomes a worker: its own group, ended with its parent, with these descriptors.
-fn detach(passed: [RawFd; 4]) -> std::io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    for descriptor in passed {
-        // SAFETY: open in the parent, which waits for this process to be started.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
-    }
+/// Sends descriptors to the new process.
+fn pass(socket: &UnixStream, descriptors: [BorrowedFd<'_>; PASSED]) -> std::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    rustix::net::sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// In the new process: what the server passed on its standard input.
+pub(super) fn receive() -> std::io::Result<[OwnedFd; PASSED]> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(
+        std::io::stdin(),
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let descriptors: Vec<OwnedFd> = control
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    descriptors.try_into().map_err(|_| std::io::Error::other("the descriptors are not there"))
 }
 
 /// Adds one to an event counter. `false` if it is not there any more.
