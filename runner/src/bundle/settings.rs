@@ -110,10 +110,19 @@ impl Settings {
         let bad = |text: String| Error::new(Code::BadManifest, text);
         let text = std::str::from_utf8(bytes).map_err(|_| bad("the manifest is no UTF-8 text".to_owned()))?;
         let settings: Settings = toml::from_str(text).map_err(|error| {
-            let line =
-                error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or("").matches('\n').count());
-            // The parser's message quotes nothing but the upload itself.
-            bad(format!("the manifest cannot be read, line {line}: {}", error.message().replace('\n', " ")))
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.get(..start).unwrap_or("");
+            let line = 1 + before.matches('\n').count();
+            // What is wrong may be the value, and the parser names the key only if it does not know that.
+            let key =
+                before.rsplit('\n').next().unwrap_or("").split_once('=').map_or("", |(key, _)| key.trim());
+            let place = if key.is_empty() { format!("line {line}") } else { format!("line {line}, {key}") };
+            // The parser's message quotes nothing but the upload itself, and types of Rust.
+            let message = error.message().replace('\n', " ");
+            let message = ["usize", "u64", "u32"]
+                .iter()
+                .fold(message, |message, name| message.replace(name, "a whole number of 0 or more"));
+            bad(format!("the manifest cannot be read, {place}: {message}"))
         })?;
         if !(1..=64).contains(&settings.onnx.intra_threads) {
             return Err(bad("onnx.intra_threads must be between 1 and 64".to_owned()));
@@ -174,8 +183,9 @@ mod tests {
             ("[workers]\ncount = 0", "workers.count"),
             ("[workers]\nmemory_mb = 1", "workers.memory_mb"),
             ("[workers]\nrestarts = 0", "workers.restarts"),
-            ("[workers]\non_degraded = \"panic\"", "line 2"),
-            ("execution = \"elsewhere\"", "line 1"),
+            ("[workers]\non_degraded = \"panic\"", "line 2, on_degraded"),
+            ("[workers]\ncount = \"two\"", "count: invalid type: string \"two\", expected a whole number"),
+            ("execution = \"elsewhere\"", "line 1, execution"),
             ("x = [", "line 1"),
         ] {
             let error = Settings::parse(text.as_bytes()).expect_err(text);

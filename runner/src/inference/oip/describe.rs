@@ -49,7 +49,11 @@ pub(super) fn config(version: &Version) -> oip::ModelConfig {
     oip::ModelConfig {
         name: version.identity.model.to_string(),
         platform: version.platform().to_owned(),
-        backend: "onnxruntime".to_owned(),
+        // The platform's first word, as Triton has it: `onnxruntime_onnx` runs in `onnxruntime`.
+        backend: match version.platform().split_once('_') {
+            Some(("onnxruntime", _)) => "onnxruntime".to_owned(),
+            _ => version.platform().to_owned(),
+        },
         version_policy: Some(oip::ModelVersionPolicy {
             policy_choice: Some(oip::model_version_policy::PolicyChoice::Specific(
                 oip::model_version_policy::Specific {
