@@ -453,3 +453,21 @@ fn damaged_libraries_are_refused_and_the_server_lives() {
     println!("of 500 mutants {taken} are taken: what was changed is not used");
     assert_eq!(runner.call_add("add"), (1.0, "1".to_owned()));
 }
+
+#[test]
+fn workers_start_under_the_limits_that_the_server_has() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let script = folder.path().join("limited");
+    let binary = baton_tests::runner::binary();
+    let text = format!("#!/bin/sh\nulimit -n 512\nulimit -d 2000000\nexec {} \"$@\"\n", binary.display());
+    std::fs::write(&script, text).expect("written");
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, permissions).expect("executable");
+    let runner = Options::default().binary(&script).start();
+    runner.wait_ready();
+    runner.push("add", &native::add(1));
+    assert_eq!(runner.call_add("add").0, 1.0);
+    let (status, answer) = push_with(&runner, "onnx", &onnx::add(2.0), "execution = \"isolated\"\n");
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(runner.call_add("onnx").0, 2.0);
+}

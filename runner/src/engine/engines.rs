@@ -90,7 +90,7 @@ impl Engines {
     /// Those of a server. Without ONNX Runtime it starts all the same, and says what is missing to whoever pushes an
     /// ONNX model. To be called on a thread of ordinary priority, which workers inherit.
     pub fn for_server(onnxruntime: Option<&Path>, native_in_process: bool, limits: &Limits) -> Self {
-        let onnx_library = find_library(onnxruntime);
+        let onnx_library = absolute(find_library(onnxruntime));
         Self {
             onnx: load_onnx(&onnx_library, limits),
             onnx_library,
@@ -177,6 +177,15 @@ impl Engines {
                  server with --onnxruntime and the path of libonnxruntime.so",
             )
         })
+    }
+}
+
+/// Workers have another folder.
+fn absolute(library: PathBuf) -> PathBuf {
+    match library.exists() {
+        true => std::path::absolute(&library).unwrap_or(library),
+        // A name that the system's loader looks for, or one that lacks.
+        false => library,
     }
 }
 

@@ -80,25 +80,42 @@ impl Models {
         model: ModelName,
         expected_generation: Option<u64>,
     ) -> Result<Outcome> {
-        let entry = self.entry(&model)?;
-        check_expected(&model, expected_generation, &entry)?;
-        let target = entry.rollback_target().ok_or_else(|| {
-            Error::new(Code::NothingToRollBack, format!("model {model} has no earlier version to go back to"))
-        })?;
-        let record = entry.record(&model, target)?.clone();
-        if let Some(version) = entry.warm(target) {
-            let version = Target::Version(Arc::clone(version));
-            let change = Change { durability: Durability::Preferred, ..Change::durable(Reason::Rollback) };
-            let (generation, warnings) = self.swap(&model, entry.generation, version, change)?;
-            tracing::info!(%model, version = %target, generation, "rolled back");
-            self.metrics.changed(model.as_str(), "rolled_back");
-            return Ok(outcome(&model, &record, generation, PublicState::Active).with_warnings(warnings));
+        check_expected(&model, expected_generation, &self.entry(&model)?)?;
+        let (entry, record) = self.rollback_target(&model)?;
+        if let Some(outcome) = self.roll_back_warm(&model, &entry, &record)? {
+            return Ok(outcome);
         }
         let claim = self.claim(&model)?;
         self.on_loader(move |models| {
             models.activate_record(claim.model(), &record, &entry, Reason::Rollback, |_| Ok(Vec::new()))
         })
         .await
+    }
+
+    /// Where a roll-back of a model goes, and what is known of the model.
+    pub(super) fn rollback_target(&self, model: &ModelName) -> Result<(Entry, VersionRecord)> {
+        let entry = self.entry(model)?;
+        let target = entry.rollback_target().ok_or_else(|| {
+            Error::new(Code::NothingToRollBack, format!("model {model} has no earlier version to go back to"))
+        })?;
+        let record = entry.record(model, target)?.clone();
+        Ok((entry, record))
+    }
+
+    /// Serves an earlier version again if it is in memory; `None` if it is not.
+    pub(super) fn roll_back_warm(
+        &self,
+        model: &ModelName,
+        entry: &Entry,
+        record: &VersionRecord,
+    ) -> Result<Option<Outcome>> {
+        let Some(version) = entry.warm(record.number) else { return Ok(None) };
+        let version = Target::Version(Arc::clone(version));
+        let change = Change { durability: Durability::Preferred, ..Change::durable(Reason::Rollback) };
+        let (generation, warnings) = self.swap(model, entry.generation, version, change)?;
+        tracing::info!(%model, version = %record.number, generation, "rolled back");
+        self.metrics.changed(model.as_str(), "rolled_back");
+        Ok(Some(outcome(model, record, generation, PublicState::Active).with_warnings(warnings)))
     }
 
     /// Prepares a stored version, unless it is in memory, and serves it if `check` does not object; it gives the rules

@@ -1,11 +1,11 @@
 //! Workers as the model sees them: how many there are, and what follows when they die again and again.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{Models, Version};
 use crate::bundle::OnDegraded;
 use crate::engine::{Notify, Workers, pinned_count};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::store::{ModelName, Reason};
 
 impl Models {
@@ -18,6 +18,9 @@ impl Models {
 
     /// Brings the metrics of workers up to date.
     pub fn count_workers(&self) {
+        // Two at once would count twice.
+        static COUNTING: Mutex<()> = Mutex::new(());
+        let _counting = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics.forget_workers();
         for served in self.board.load().iter() {
             let workers = self.workers(&served.model).list;
@@ -45,8 +48,17 @@ impl Models {
         // Whoever watches the model's health looks again.
         self.board.announce();
         if self.degraded_version(model).is_some_and(|version| wants_rollback(&version)) {
-            let model = model.clone();
-            self.enqueue(move |models| models.roll_back_degraded(&model));
+            let (models, model) = (Weak::clone(&self.this), model.clone());
+            // Not on the loader: the version before is in memory as a rule, and must not wait for another one's load.
+            let roll_back = move || {
+                if let Some(models) = models.upgrade() {
+                    models.roll_back_degraded(&model);
+                }
+            };
+            let thread = std::thread::Builder::new().name("baton-rollback".to_owned());
+            if let Err(error) = thread.spawn(roll_back) {
+                tracing::error!("cannot start a thread to roll back on: {error}");
+            }
         }
     }
 
@@ -64,7 +76,20 @@ impl Models {
         };
         let number = version.identity.number;
         match self.roll_back_now(model) {
-            Ok(()) => {
+            Ok(false) => {
+                let model = model.clone();
+                self.enqueue(move |models| {
+                    let rolled_back = models.claim(&model).and_then(|claim| {
+                        let (entry, record) = models.rollback_target(&model)?;
+                        let check = |_: &Version| Ok(Vec::new());
+                        models.activate_record(claim.model(), &record, &entry, Reason::Rollback, check)
+                    });
+                    if let Err(error) = rolled_back {
+                        tracing::error!(%model, "degraded, and not rolled back: {error}");
+                    }
+                });
+            }
+            Ok(true) => {
                 tracing::error!(%model, version = %number, "rolled back: its workers died again and again");
                 let trouble =
                     format!("version {number} was rolled back, as its workers died again and again");
@@ -78,14 +103,10 @@ impl Models {
         }
     }
 
-    fn roll_back_now(self: &Arc<Self>, model: &ModelName) -> Result<()> {
-        let claim = self.claim(model)?;
-        let entry = self.entry(model)?;
-        let target = entry.rollback_target().ok_or_else(|| {
-            Error::new(Code::NothingToRollBack, "there is no earlier version to go back to")
-        })?;
-        let record = entry.record(model, target)?.clone();
-        self.activate_record(claim.model(), &record, &entry, Reason::Rollback, |_| Ok(Vec::new())).map(|_| ())
+    /// Goes back if the version before is in memory. Was it?
+    fn roll_back_now(&self, model: &ModelName) -> Result<bool> {
+        let (entry, record) = self.rollback_target(model)?;
+        self.roll_back_warm(model, &entry, &record).map(|outcome| outcome.is_some())
     }
 }
 

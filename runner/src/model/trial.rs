@@ -66,7 +66,9 @@ impl Models {
     }
 
     fn run_trial(&self, trial: Trial) -> Result<Vec<u8>> {
-        let settings = Settings::parse(&trial.manifest)?;
+        let mut settings = Settings::parse(&trial.manifest)?;
+        // There is one run.
+        settings.workers.count = 1;
         let (subject, contract) = match trial.model {
             TrialModel::Uploaded(artifact) => {
                 let name: ModelName = "trial".parse()?;

@@ -241,6 +241,7 @@ mod tests {
         let mut server = Area::create().expect("memory");
         let mut worker = Area::map(server.file.try_clone().expect("a descriptor")).expect("a mapping");
         let message = Response {
+            number: 1,
             result: Some(response::Result::Failed(Failed { code: "X".to_owned(), text: "why".to_owned() })),
         };
         assert!(worker.put_message(Side::Answer, &message));

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use baton_proto::worker::{Failed, Load, Loaded, Placed, Ran, Request, Response, Run, request, response};
 use bytes::Bytes;
+use rustix::net::RecvFlags;
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::area::{Area, Side};
 use super::fault;
-use super::process::receive;
+use super::process::{receive, ring};
 use crate::bundle::Execution;
 use crate::config::Limits;
 use crate::engine::{EngineOptions, Engines, Instance, RunControl, describe};
@@ -32,6 +33,9 @@ pub struct WorkerArgs {
 
 /// Runs a worker to its end.
 pub fn main(args: &WorkerArgs) -> ExitCode {
+    // What the server may have inherited itself is nothing for a model.
+    // SAFETY: nothing in this process has opened a descriptor beyond the first three yet.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     // A group of its own, which ends as a whole; and with the server's thread that started it.
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -40,7 +44,8 @@ pub fn main(args: &WorkerArgs) -> ExitCode {
     if rustix::process::getppid().is_none_or(|parent| parent.as_raw_pid() as u32 != args.parent) {
         return ExitCode::FAILURE;
     }
-    let Ok([memory, asked, answered, artifact]) = receive() else { return ExitCode::FAILURE };
+    let Ok(bell) = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3) else { return ExitCode::FAILURE };
+    let Ok([memory, artifact]) = receive(&bell) else { return ExitCode::FAILURE };
     // A model that reads its standard input finds nothing there.
     let Ok(nothing) = File::open("/dev/null") else { return ExitCode::FAILURE };
     if rustix::stdio::dup2_stdin(&nothing).is_err() {
@@ -48,7 +53,7 @@ pub fn main(args: &WorkerArgs) -> ExitCode {
     }
     let Ok(area) = Area::map(memory) else { return ExitCode::FAILURE };
     fault::install(area.last_words());
-    let mut worker = Worker { area, asked, answered, artifact: File::from(artifact), instance: None };
+    let mut worker = Worker { area, bell, number: 0, artifact: File::from(artifact), instance: None };
     while let Some(request) = worker.next() {
         match request.call {
             Some(request::Call::Load(load)) => {
@@ -69,8 +74,9 @@ pub fn main(args: &WorkerArgs) -> ExitCode {
 
 struct Worker {
     area: Area,
-    asked: OwnedFd,
-    answered: OwnedFd,
+    bell: OwnedFd,
+    /// That of the request under way.
+    number: u64,
     artifact: File,
     instance: Option<Box<dyn Instance>>,
 }
@@ -78,10 +84,15 @@ struct Worker {
 impl Worker {
     /// The next request; `None` if the server is gone.
     fn next(&mut self) -> Option<Request> {
-        let mut count = [0; 8];
+        let mut byte = [0; 1];
         loop {
-            match rustix::io::read(&self.asked, &mut count) {
-                Ok(_) => return self.area.message(Side::Request),
+            match rustix::net::recv(&self.bell, &mut byte[..], RecvFlags::empty()) {
+                Ok((_, 0)) => return None,
+                Ok(_) => {
+                    let request: Request = self.area.message(Side::Request)?;
+                    self.number = request.number;
+                    return Some(request);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return None,
             }
@@ -94,12 +105,13 @@ impl Worker {
             response::Result::Failed(Failed { code: code.to_owned(), text: text.to_owned() })
         };
         let result = result.unwrap_or_else(|error| failed(error.code().id(), error.text()));
-        if !self.area.put_message(Side::Answer, &Response { result: Some(result) }) {
+        let number = self.number;
+        if !self.area.put_message(Side::Answer, &Response { number, result: Some(result) }) {
             let text = "the model's answer has too many tensors or labels";
             let result = Some(failed(Code::OutputTooLarge.id(), text));
-            self.area.put_message(Side::Answer, &Response { result });
+            self.area.put_message(Side::Answer, &Response { number, result });
         }
-        let heard = super::process::signal(&self.answered);
+        let heard = ring(&self.bell);
         if broken || !heard {
             // Memory that is not the model's was written to, or a descriptor closed: nothing here is what it was.
             std::process::abort();
@@ -164,16 +176,19 @@ impl Worker {
     }
 }
 
-/// No core files, few descriptors, so much more memory than there is now.
+/// No core files, few descriptors, so much more memory than there is now; or less, if this process has a limit already.
 fn set_limits(memory: u64) -> Result<()> {
-    let now = fault::data_bytes();
-    fault::set_memory(now, memory);
-    let limit = |resource, value| {
-        let value = Some(value);
-        rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })
+    let limit = |resource, wanted: u64| {
+        let most = rustix::process::getrlimit(resource).maximum;
+        let value = most.map_or(wanted, |most| most.min(wanted));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+            .map(|()| value)
             .map_err(|error| Error::new(Code::Internal, "cannot set a worker's limits").caused_by(error))
     };
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, MOST_DESCRIPTORS)?;
-    limit(Resource::Data, now.saturating_add(memory))
+    let now = fault::data_bytes();
+    let most = limit(Resource::Data, now.saturating_add(memory))?;
+    fault::set_memory(now, most.saturating_sub(now));
+    Ok(())
 }

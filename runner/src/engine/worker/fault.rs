@@ -95,5 +95,5 @@ pub(super) fn data_bytes() -> u64 {
     let digits = field.iter().take_while(|byte| byte.is_ascii_digit());
     let pages =
         digits.fold(0_u64, |pages, digit| pages.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    pages.saturating_mul(4096)
+    pages.saturating_mul(rustix::param::page_size() as u64)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use baton_proto::worker::{Failed, Load, Loaded, Placed, Ran, Response, Run, request, response};
+use baton_proto::worker::{Failed, Load, Loaded, Placed, Ran, Run, request, response};
 use bytes::Bytes;
 
 use super::WorkerState;
@@ -68,10 +68,24 @@ impl Lane {
     /// Starts until it works; `None` if the pool ends meanwhile.
     fn start_again(&self, mut death: Death) -> Option<Process> {
         loop {
-            if !self.pause(&death) {
+            // The end of the version is no death.
+            if self.shared.stops_within(Duration::ZERO) || !self.pause(&death) {
                 return None;
             }
-            match self.start() {
+            // What the server itself lacks is no fault of the model's.
+            let mut started = self.start();
+            while let Err(error) = &started
+                && error.code() == Code::WorkerLost
+            {
+                let reason = error.cause_chain().unwrap_or_default();
+                tracing::error!(model = self.shared.options.model, "a worker cannot be started: {reason}");
+                self.shared.down(self.index, Instant::now() + FIRST_PAUSE, error.text());
+                if self.shared.stops_within(FIRST_PAUSE) {
+                    return None;
+                }
+                started = self.start();
+            }
+            match started {
                 Ok((process, _)) => return Some(process),
                 Err(error) => {
                     let cause = error.text().to_owned();
@@ -118,7 +132,7 @@ impl Lane {
             }
             Waited::Stopped => return prepare_failed("the version is gone".to_owned()),
         }
-        match process.answer().and_then(|answer| answer.result) {
+        match process.answer() {
             Some(response::Result::Loaded(Loaded { signature, platform })) => {
                 Ok((process, FirstWords { signature, platform }))
             }
@@ -135,7 +149,8 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         loop {
             self.show(WorkerState::Ready, Some(process.pid()));
-            match process.wait(Some(shared.ready.as_raw_fd()), None, Some(shared.stop.as_fd())) {
+            let forget = shared.forgets_at();
+            match process.wait(Some(shared.ready.as_raw_fd()), forget, Some(shared.stop.as_fd())) {
                 Waited::Ready => {
                     // Another worker may have been quicker.
                     let Some(job) = shared.take() else { continue };
@@ -146,7 +161,8 @@ impl Lane {
                     }
                 }
                 Waited::Died(death) => return End::Died(death),
-                Waited::Late => {}
+                // Readiness keeps calls away from a degraded version, so none may ever come to heal it.
+                Waited::Late => shared.worked(),
                 Waited::Stopped => {
                     process.stop();
                     return End::Stopped;
@@ -198,18 +214,21 @@ impl Lane {
         };
         match waited {
             Waited::Ready => {
-                let result = self.read(&process, &outputs);
+                let result = self.read(&process, &outputs, control.output_bytes);
                 process.release(Side::Request, used);
-                let failed = matches!(&result, Err(error) if error.code() == Code::ModelOverrun);
+                let broken = match &result {
+                    Err(error) if error.code() == Code::ModelOverrun => Some("it wrote beyond its output"),
+                    Err(_) if process.answer().is_none() => Some("it gave no answer that can be read"),
+                    _ => None,
+                };
                 if result.is_ok() {
                     self.shared.worked();
                 }
                 if let Some(finish) = finish {
                     finish(result);
                 }
-                if failed {
-                    let cause = "it wrote beyond its output".to_owned();
-                    return Err(End::Died(process.kill(cause, DeathKind::Overrun)));
+                if let Some(cause) = broken {
+                    return Err(End::Died(process.kill(cause.to_owned(), DeathKind::Overrun)));
                 }
                 Ok(process)
             }
@@ -230,10 +249,10 @@ impl Lane {
         }
     }
 
-    fn read(&self, process: &Process, wanted: &[usize]) -> Result<Vec<Tensor>> {
+    fn read(&self, process: &Process, wanted: &[usize], output_bytes: usize) -> Result<Vec<Tensor>> {
         let broken = |text: &str| Err(Error::new(Code::ModelContract, format!("the worker's answer {text}")));
         match process.answer() {
-            Some(Response { result: Some(response::Result::Ran(Ran { outputs })) }) => {
+            Some(response::Result::Ran(Ran { outputs })) => {
                 if outputs.len() != wanted.len() {
                     return broken("has another number of outputs than were asked for");
                 }
@@ -243,13 +262,13 @@ impl Lane {
                     .zip(&outputs)
                     .map(|(spec, placed)| {
                         used = used.max(placed.offset.saturating_add(placed.size));
-                        output(process, spec.as_ref(), placed)
+                        output(process, spec.as_ref(), placed, output_bytes)
                     })
                     .collect::<Result<_>>();
                 process.release(Side::Answer, usize::try_from(used).unwrap_or(usize::MAX));
                 tensors
             }
-            Some(Response { result: Some(response::Result::Failed(Failed { code, text })) }) => {
+            Some(response::Result::Failed(Failed { code, text })) => {
                 let allowed = [
                     Code::InputRefused,
                     Code::ModelFailed,
@@ -336,11 +355,20 @@ fn ask(
 }
 
 /// An output as the worker gave it, checked against the signature.
-fn output(process: &Process, spec: Option<&TensorSpec>, placed: &Placed) -> Result<Tensor> {
+fn output(
+    process: &Process,
+    spec: Option<&TensorSpec>,
+    placed: &Placed,
+    output_bytes: usize,
+) -> Result<Tensor> {
     let broken = |text: String| Error::new(Code::ModelContract, format!("the worker's answer: {text}"));
     let spec = spec.ok_or_else(|| broken("an output that the model does not have".to_owned()))?;
     if Dtype::from_name(&placed.datatype) != Some(spec.dtype) {
         return Err(broken(format!("output {:?} is not {}", spec.name, spec.dtype)));
+    }
+    if placed.size > output_bytes as u64 {
+        let text = format!("output {:?} has more than {output_bytes} bytes", spec.name);
+        return Err(Error::new(Code::OutputTooLarge, text));
     }
     let bytes = process.answer_data(placed.offset, placed.size);
     let bytes = bytes.ok_or_else(|| broken(format!("output {:?} lies outside of its place", spec.name)))?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,11 @@ use crate::engine::{Instance, Notify, Queue, RunControl, Signature, Submission, 
 use crate::error::{Code, Error, Result};
 use crate::telemetry::ModelMetrics;
 use crate::tensor::Tensor;
+
+/// Deaths in a row are forgotten after this time without another one, while a worker is there.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// For the lanes to end; longer means that something is very wrong, and waiting for it would be worse.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// How a version's workers are to be run.
 #[derive(Debug, Clone)]
@@ -58,6 +63,7 @@ pub(super) struct Shared {
     pub stop: OwnedFd,
     /// Deaths since the last good answer of any worker.
     row: AtomicU32,
+    last_death: Mutex<Option<Instant>>,
     signature: OnceLock<Signature>,
     shown: Vec<Mutex<Shown>>,
 }
@@ -96,6 +102,7 @@ impl Pool {
                 .map_err(|error| internal(error.into()))?,
             stop: eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| internal(error.into()))?,
             row: AtomicU32::new(0),
+            last_death: Mutex::default(),
             signature: OnceLock::new(),
             shown: (0..count).map(|_| Mutex::default()).collect(),
             options,
@@ -136,7 +143,10 @@ struct Lanes {
 impl Drop for Lanes {
     fn drop(&mut self) {
         signal(&self.shared.stop);
-        let _ = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(ENDING) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(model = self.shared.options.model, "a worker's thread does not end");
+        }
     }
 }
 
@@ -306,8 +316,15 @@ impl Shared {
         }
     }
 
+    /// When deaths in a row are forgotten, if there were some.
+    pub(super) fn forgets_at(&self) -> Option<Instant> {
+        let last = *self.last_death.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|_| self.row.load(Ordering::Relaxed) > 0).map(|last| last + FORGOTTEN)
+    }
+
     /// Deaths in a row, with this one.
     pub(super) fn one_more_death(&self) -> u32 {
+        *self.last_death.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let row = self.row.fetch_add(1, Ordering::Relaxed) + 1;
         if row >= self.options.restarts {
             self.notify();

@@ -7,23 +7,23 @@ use std::fs::File;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use baton_proto::worker::{Request, Response, Stop, request};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use baton_proto::worker::{Request, Response, Stop, request, response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::area::{Area, Side};
 use super::fault::{LastWords, take_last_words};
 
-/// Descriptors that a worker gets: shared memory, counter of requests, counter of answers, artifact.
-pub(super) const PASSED: usize = 4;
+/// Descriptors that a worker gets beside its bell, which is its standard input: shared memory, artifact.
+const PASSED: usize = 2;
 /// Output that is remembered of a worker: its last words for people.
 const TAIL: usize = 2 << 10;
 /// Time that a worker has to end by itself.
@@ -66,10 +66,11 @@ pub(super) struct Process {
     child: Child,
     pidfd: OwnedFd,
     area: Area,
-    /// Counts requests.
-    asked: OwnedFd,
-    /// Counts answers.
-    answered: OwnedFd,
+    /// Each side sends a byte when the other's turn has come. Never waited for but by `poll`: the worker has the other
+    /// end, and may do to it what it likes.
+    bell: OwnedFd,
+    /// That of the last request.
+    number: u64,
     output: File,
     tail: Vec<u8>,
     is_reaped: bool,
@@ -82,10 +83,9 @@ impl Process {
     /// Those of the system.
     pub(super) fn start(artifact: BorrowedFd<'_>) -> std::io::Result<Self> {
         let area = Area::create()?;
-        let asked = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let answered = eventfd(0, EventfdFlags::CLOEXEC)?;
         let (output, output_end) = std::io::pipe()?;
-        let (given, taken) = UnixStream::pair()?;
+        let (bell, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // Nothing is done between fork and exec, so that the system can do both at once: the time that a fork takes, and
         // the page faults after it, grow with the server's memory.
         let mut command = Command::new("/proc/self/exe");
@@ -93,7 +93,7 @@ impl Process {
             .arg("worker")
             .arg(format!("--parent={}", std::process::id()))
             .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(taken)))
+            .stdin(Stdio::from(theirs))
             .stdout(output_end.try_clone()?)
             .stderr(output_end);
         for name in ["LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"] {
@@ -108,11 +108,11 @@ impl Process {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| std::io::Error::other("a process without a number"))?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        pass(&given, [area.file(), asked.as_fd(), answered.as_fd(), artifact])?;
+        pass(&bell, [area.file(), artifact])?;
         let output = File::from(OwnedFd::from(output));
         rustix::io::ioctl_fionbio(&output, true)?;
         let child = child.0.take().ok_or_else(|| std::io::Error::other("the process is gone"))?;
-        Ok(Self { child, pidfd, area, asked, answered, output, tail: Vec::new(), is_reaped: false })
+        Ok(Self { child, pidfd, area, bell, number: 0, output, tail: Vec::new(), is_reaped: false })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -126,27 +126,43 @@ impl Process {
 
     /// Hands over a request. `false` if its message is too long.
     pub(super) fn ask(&mut self, call: request::Call) -> bool {
-        let fits = self.area.put_message(Side::Request, &Request { call: Some(call) });
+        self.number += 1;
+        // What it wrote before is not about this request.
+        self.drain();
+        self.tail.clear();
+        let fits = self.area.put_message(Side::Request, &Request { number: self.number, call: Some(call) });
         if fits {
-            signal(&self.asked);
+            // A worker that cannot be rung is dead or gone wild; both show in the wait for its answer.
+            ring(&self.bell);
         }
         fits
     }
 
     /// Waits for the answer to the last request.
     pub(super) fn wait_answer(&mut self, until: Instant, stop: BorrowedFd<'_>) -> Waited {
-        let answered = self.answered.as_raw_fd();
-        let waited = self.wait(Some(answered), Some(until), Some(stop));
-        if matches!(waited, Waited::Ready) {
-            let mut count = [0; 8];
-            let _ = rustix::io::read(&self.answered, &mut count);
+        let waited = self.wait(Some(self.bell.as_raw_fd()), Some(until), Some(stop));
+        if !matches!(waited, Waited::Ready) {
+            return waited;
         }
-        waited
+        let mut bytes = [0; 8];
+        match rustix::net::recv(&self.bell, &mut bytes[..], RecvFlags::DONTWAIT) {
+            Ok((_, 1..)) => Waited::Ready,
+            Err(Errno::AGAIN | Errno::INTR) => self.wait_answer(until, stop),
+            // A dying process closes what it has open before it is seen to be dead.
+            Ok(_) | Err(_) => match self.wait(None, Some(Instant::now() + ENDING), None) {
+                Waited::Late => {
+                    self.kill_group();
+                    Waited::Died(Death { cause: "it closed its connection".to_owned(), ..self.death() })
+                }
+                waited => waited,
+            },
+        }
     }
 
-    /// The answer, if it is one.
-    pub(super) fn answer(&self) -> Option<Response> {
-        self.area.message(Side::Answer)
+    /// The answer, if it is one to the last request.
+    pub(super) fn answer(&self) -> Option<response::Result> {
+        let answer: Response = self.area.message(Side::Answer)?;
+        answer.result.filter(|_| answer.number == self.number)
     }
 
     /// A copy of a tensor of the answer; `None` if it lies outside of its place.
@@ -196,7 +212,7 @@ impl Process {
                 output_open = self.drain();
             }
             // An answer that was given before the end is an answer; but nobody takes work for a dead worker.
-            if ready && (!died || descriptor == Some(self.answered.as_raw_fd())) {
+            if ready && (!died || descriptor == Some(self.bell.as_raw_fd())) {
                 return Waited::Ready;
             }
             if died {
@@ -241,11 +257,17 @@ impl Process {
             Err(error) => format!("unknown: {error}"),
         };
         let output = String::from_utf8_lossy(&self.tail).trim().to_owned();
-        let says_memory = ["memory allocation of", "std::bad_alloc", "out of memory"];
+        // What the runtimes of Rust and C++ say when an allocation fails.
+        let says_memory =
+            ["memory allocation of ", "terminate called after throwing an instance of 'std::bad_alloc'"];
         let kind = match take_last_words(self.area.last_words()) {
             LastWords::Overrun => DeathKind::Overrun,
             LastWords::Memory => DeathKind::Memory,
-            LastWords::Nothing if says_memory.iter().any(|words| output.contains(words)) => DeathKind::Memory,
+            LastWords::Nothing
+                if says_memory.iter().any(|words| output.lines().any(|line| line.starts_with(words))) =>
+            {
+                DeathKind::Memory
+            }
             LastWords::Nothing => DeathKind::Crash,
         };
         Death { cause, kind, output }
@@ -308,7 +330,7 @@ impl Drop for Orphan {
 }
 
 /// Sends descriptors to the new process.
-fn pass(socket: &UnixStream, descriptors: [BorrowedFd<'_>; PASSED]) -> std::io::Result<()> {
+fn pass(socket: &OwnedFd, descriptors: [BorrowedFd<'_>; PASSED]) -> std::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -316,17 +338,12 @@ fn pass(socket: &UnixStream, descriptors: [BorrowedFd<'_>; PASSED]) -> std::io::
     Ok(())
 }
 
-/// In the new process: what the server passed on its standard input.
-pub(super) fn receive() -> std::io::Result<[OwnedFd; PASSED]> {
+/// In the new process: what the server passed.
+pub(super) fn receive(socket: &OwnedFd) -> std::io::Result<[OwnedFd; PASSED]> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    rustix::net::recvmsg(
-        std::io::stdin(),
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let descriptors: Vec<OwnedFd> = control
         .drain()
         .flat_map(|message| match message {
@@ -335,6 +352,11 @@ pub(super) fn receive() -> std::io::Result<[OwnedFd; PASSED]> {
         })
         .collect();
     descriptors.try_into().map_err(|_| std::io::Error::other("the descriptors are not there"))
+}
+
+/// Tells the other side that it is its turn. `false` if it cannot be told.
+pub(super) fn ring(bell: &OwnedFd) -> bool {
+    rustix::net::send(bell, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok()
 }
 
 /// Adds one to an event counter. `false` if it is not there any more.
