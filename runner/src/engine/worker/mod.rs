@@ -1,7 +1,7 @@
 //! Models in processes of their own: what kills one of them kills nothing else.
 //!
 //! A worker is this same binary, started again with a hidden subcommand and with nothing but a few descriptors: a
-//! sealed file in memory to share, two event counters, the artifact. It runs one request at a time, through the same
+//! sealed file in memory to share, the artifact, and a socket as the bell. It runs one request at a time, through the same
 //! engines as the server (`child`). In the server a thread a worker (`lane`) starts it, hands it work, watches it and
 //! starts it again (`process`); `pool` puts the lanes of one version behind the engine's trait. `area` is the shared
 //! memory, `fault` what a dying worker still says.
