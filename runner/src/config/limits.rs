@@ -43,6 +43,7 @@ pub struct Limits {
     pub warm_up_time: Duration,
     pub native_load_time: Duration,
     pub pinned_libraries: usize,
+    pub worker_queue_bytes: usize,
     pub subgraph_depth: usize,
     pub kept_ready: usize,
     pub kept_ready_bytes: u64,
@@ -91,6 +92,7 @@ impl Default for Limits {
             warm_up_time: Duration::from_secs(5),
             native_load_time: Duration::from_secs(10),
             pinned_libraries: 16,
+            worker_queue_bytes: 256 * MIB,
             subgraph_depth: 8,
             kept_ready: 1,
             kept_ready_bytes: 256 << 20,
@@ -185,6 +187,11 @@ impl Limits {
                 "pinned_libraries",
                 self.pinned_libraries.to_string(),
                 "native libraries of earlier versions that may stay mapped in the server's own process",
+            ),
+            row(
+                "worker_queue_bytes",
+                bytes(self.worker_queue_bytes as u64),
+                "inputs of requests that wait for a worker of one model; more are OVERLOADED",
             ),
             row("subgraph_depth", self.subgraph_depth.to_string(), "subgraphs in subgraphs of an ONNX model"),
             row(

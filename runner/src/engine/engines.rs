@@ -163,6 +163,7 @@ impl Engines {
             restarts: options.workers.restarts,
             run_time: options.run_time,
             queue: self.limits.queue,
+            queue_bytes: self.limits.worker_queue_bytes,
             metrics: options.metrics.clone(),
             degraded: options.degraded.clone(),
         };

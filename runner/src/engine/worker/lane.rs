@@ -173,7 +173,7 @@ impl Lane {
 
     /// One request. The process comes back if it can take another one.
     fn handle(&self, mut process: Process, job: Job) -> std::result::Result<Process, End> {
-        let Job { submission, queued } = job;
+        let Job { submission, queued, .. } = job;
         let waited = queued.elapsed();
         let Submission { inputs, outputs, control, done } = submission;
         if control.cancelled.as_ref().is_some_and(|cancelled| cancelled.is_cancelled()) {
@@ -186,7 +186,9 @@ impl Lane {
             return Ok(process);
         }
         let run_time = self.shared.options.run_time;
-        let asked = ask(&mut process, &inputs, &outputs, control.output_bytes, run_time);
+        // ONNX Runtime stops when told to; a native model does not, and goes on.
+        let time = run_time.min(control.deadline.saturating_duration_since(start));
+        let asked = ask(&mut process, &inputs, &outputs, control.output_bytes, time);
         drop(inputs);
         let used = match asked {
             Ok(used) => used,

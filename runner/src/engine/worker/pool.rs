@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,8 +40,9 @@ pub(in crate::engine) struct PoolOptions {
     pub restarts: u32,
     /// A run that takes longer ends its worker.
     pub run_time: Duration,
-    /// Requests that may wait.
+    /// Requests that may wait, and bytes of their inputs.
     pub queue: usize,
+    pub queue_bytes: usize,
     pub metrics: Option<Arc<ModelMetrics>>,
     pub degraded: Option<Notify>,
 }
@@ -50,6 +51,14 @@ pub(in crate::engine) struct PoolOptions {
 pub(super) struct Job {
     pub submission: Submission,
     pub queued: Instant,
+    bytes: usize,
+}
+
+impl Job {
+    fn new(submission: Submission) -> Self {
+        let bytes = submission.inputs.iter().map(Tensor::byte_len).sum();
+        Self { submission, queued: Instant::now(), bytes }
+    }
 }
 
 /// What the lanes of a pool share.
@@ -57,6 +66,8 @@ pub(super) struct Shared {
     pub options: PoolOptions,
     pub artifact: File,
     jobs: (queue::Sender<Job>, queue::Receiver<Job>),
+    /// Bytes of the inputs in `jobs`.
+    waiting_bytes: AtomicUsize,
     /// Counts queued requests; a lane waits for it together with its worker's end.
     pub ready: OwnedFd,
     /// Readable from the pool's end on.
@@ -98,6 +109,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             artifact: sealed(artifact).map_err(internal)?,
             jobs: queue::bounded(options.queue),
+            waiting_bytes: AtomicUsize::new(0),
             ready: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE)
                 .map_err(|error| internal(error.into()))?,
             stop: eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| internal(error.into()))?,
@@ -183,13 +195,22 @@ impl Queue for Pool {
         if let Some(pause) = shared.all_down() {
             return Err(shared.down_error(pause));
         }
-        let job = Job { submission, queued: Instant::now() };
-        shared.jobs.0.try_send(job).map_err(|_| {
-            Error::new(
-                Code::Overloaded,
-                format!("{} requests are waiting already, which is the limit", shared.options.queue),
-            )
-        })?;
+        let overloaded = |text: String| Err(Error::new(Code::Overloaded, text));
+        let job = Job::new(submission);
+        let (bytes, most) = (job.bytes, shared.options.queue_bytes);
+        // One request may be as large as requests may be, if it is alone.
+        let waiting = shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if waiting > 0 && waiting + bytes > most {
+            shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return overloaded(format!(
+                "{waiting} bytes of requests are waiting already, {most} is the limit"
+            ));
+        }
+        if shared.jobs.0.try_send(job).is_err() {
+            shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            let most = shared.options.queue;
+            return overloaded(format!("{most} requests are waiting already, which is the limit"));
+        }
         signal(&shared.ready);
         Ok(())
     }
@@ -221,7 +242,13 @@ impl Shared {
     pub(super) fn take(&self) -> Option<Job> {
         let mut count = [0; 8];
         rustix::io::read(&self.ready, &mut count).ok()?;
-        self.jobs.1.try_recv().ok()
+        self.next()
+    }
+
+    fn next(&self) -> Option<Job> {
+        let job = self.jobs.1.try_recv().ok()?;
+        self.waiting_bytes.fetch_sub(job.bytes, Ordering::AcqRel);
+        Some(job)
     }
 
     pub(super) fn output(&self, position: usize) -> Option<TensorSpec> {
@@ -272,7 +299,7 @@ impl Shared {
                 model = self.options.model,
                 "all workers are down ({cause}), the next start is in {pause:?}"
             );
-            while let Ok(job) = self.jobs.1.try_recv() {
+            while let Some(job) = self.next() {
                 let waited = job.queued.elapsed();
                 (job.submission.done)(Err(self.down_error(pause)), waited, Duration::ZERO);
             }
