@@ -56,7 +56,6 @@ def elf() -> bytes:
 
 NOT_A_MODEL = {
     "png": PNG,
-    "elf": elf(),
     "gzip": gzip.compress(GOOD),
     "zip": archive(),
     "pickle": pickle.dumps({"model": GOOD}),
@@ -72,6 +71,11 @@ NOT_A_MODEL = {
 def test_a_file_that_is_no_model_is_the_wrong_format(admin, held, kind):
     for push in (admin.push, admin.push_raw):
         check_error(push(held, NOT_A_MODEL[kind]), 422, "WRONG_FORMAT")
+
+
+def test_a_program_is_no_native_library(admin, held):
+    for push in (admin.push, admin.push_raw):
+        check_error(push(held, elf()), 422, "DYLIB_FORMAT")
 
 
 def test_an_empty_upload_is_empty(admin, held):
