@@ -34,11 +34,11 @@ RUN find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock -delete 
 
 FROM builder AS build
 COPY --from=manifests /src .
-RUN cargo build --locked --profile dist -p baton-runner
+RUN cargo build --locked --profile dist -p baton
 COPY . .
 # The real sources may be older than the stand-ins that were just built; cargo goes by the time.
 RUN find . -name target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --locked --profile dist -p baton-runner
+    && cargo build --locked --profile dist -p baton
 
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="Baton" \

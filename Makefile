@@ -17,7 +17,7 @@ run: build native models ## build, start a server on 8080 and 8081, push the sam
 	@sh sample-models/run.sh
 
 build: onnxruntime ## the release binary and its ONNX Runtime
-	cargo build --locked --release -p baton-runner
+	cargo build --locked --release -p baton
 
 native: ## the native sample models and the harmful ones of the tests
 	sh sample-models/build-native.sh $(NATIVE)

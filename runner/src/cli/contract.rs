@@ -18,7 +18,7 @@ const SAMPLE_ROWS: usize = 10_000;
 
 /// What to do with contracts.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum ContractCommand {
+pub enum ContractCommand {
     /// Print a contract for a model file
     Infer {
         model_file: PathBuf,

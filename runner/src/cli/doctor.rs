@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
-pub(crate) struct DoctorArgs {
+pub struct DoctorArgs {
     /// Only ask whether the data port answers; for health checks
     #[arg(long)]
     live: bool,

@@ -11,7 +11,7 @@ mod push;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::Subcommand;
 
 use crate::config::ServeArgs;
 use crate::engine::worker::{self, WorkerArgs};
@@ -19,27 +19,19 @@ use crate::error::Code;
 use client::{Client, Failure};
 
 /// Refused by the server.
-const EXIT_REFUSED: u8 = 1;
+pub const EXIT_REFUSED: u8 = 1;
 /// Wrong usage or settings.
-const EXIT_USAGE: u8 = 64;
+pub const EXIT_USAGE: u8 = 64;
 /// The server cannot be reached.
-const EXIT_UNREACHABLE: u8 = 69;
+pub const EXIT_UNREACHABLE: u8 = 69;
 /// The server stopped with work undone.
-const EXIT_SOFTWARE: u8 = 70;
+pub const EXIT_SOFTWARE: u8 = 70;
 /// Not now: try again.
-const EXIT_TRY_AGAIN: u8 = 75;
-
-/// Serve machine-learning models and hand over from one to the next without a restart
-#[derive(Debug, Parser)]
-#[command(name = "baton", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+pub const EXIT_TRY_AGAIN: u8 = 75;
 
 /// Where the server is and how to speak to it.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct ServerArgs {
+pub struct ServerArgs {
     /// Admin port of the server
     #[arg(
         long,
@@ -56,7 +48,7 @@ pub(crate) struct ServerArgs {
 
 /// A server, and the choice of JSON for machines.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct ClientArgs {
+pub struct ClientArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Print JSON
@@ -64,8 +56,9 @@ pub(crate) struct ClientArgs {
     json: bool,
 }
 
+/// What the runner and its clients can be asked to do.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Start the server
     Serve(Box<ServeArgs>),
     /// Run a model for a server; started by it
@@ -156,21 +149,11 @@ enum Command {
     Errors { code: Option<String> },
     /// Print the OpenAPI document of the admin API
     Openapi,
-    /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
 }
 
-/// Runs the command line and returns the exit code: 0 done, 1 refused by the server, 64 wrong usage, 69 not reachable,
-/// 75 try again.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
-        }
-    };
-    let result = match cli.command {
+/// Runs a command and returns the exit code: 0 done, 1 refused by the server, 64 wrong usage, 69 not reachable, 75 try again.
+pub fn run(command: Command) -> ExitCode {
+    let result = match command {
         Command::Serve(arguments) => return run_server(*arguments),
         Command::Worker(arguments) => return worker::main(&arguments),
         Command::Push { push, client } => client.run(|server, json| push::push(server, &push, json)),
@@ -196,12 +179,6 @@ pub fn main() -> ExitCode {
         Command::Limits { json } => commands::limits(json),
         Command::Errors { code } => commands::errors(code.as_deref()),
         Command::Openapi => output::json(&crate::admin::document()),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);
-            output::line(String::from_utf8_lossy(&script).trim_end());
-            Ok(())
-        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

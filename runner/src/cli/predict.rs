@@ -13,7 +13,7 @@ use crate::contract::Schema;
 
 /// What to call with.
 #[derive(Debug, clap::Args)]
-pub(crate) struct PredictArgs {
+pub struct PredictArgs {
     model: String,
     /// A method of the model's contract; without one, the call is one of tensors
     method: Option<String>,

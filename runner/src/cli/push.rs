@@ -19,7 +19,7 @@ const MODEL_FILES: [&str; 2] = ["model.onnx", "model.so"];
 
 /// What to push.
 #[derive(Debug, clap::Args)]
-pub(crate) struct PushArgs {
+pub struct PushArgs {
     /// Name to serve it under
     model: String,
     /// A model file, or a folder with model.onnx or model.so and any of contract.proto, baton.toml, golden.jsonl, provenance.json;

@@ -1,0 +1,446 @@
+//! CloudEvents 1.0: the event as a checked value, and its HTTP forms.
+//!
+//! Format: CloudEvents core specification 1.0.2, HTTP protocol binding, JSON event format. The official SDK accepts
+//! attribute names, empty ids and times that the specification refuses, and knows no size limit; hence this file.
+//! Batches are refused: a function answers one event at a time.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Bytes of `data` that an event may carry; anything larger is a reference.
+pub const MAX_DATA: usize = 64 * 1024;
+/// Bytes of a whole event with its attributes.
+pub const MAX_EVENT: usize = 128 * 1024;
+/// What types of this project begin with.
+pub const TYPE_PREFIX: &str = "dev.baton.";
+/// The extension attribute that names a run.
+pub const RUN: &str = "pipelinerun";
+
+const STRUCTURED: &str = "application/cloudevents+json";
+const MAX_ATTRIBUTE: usize = 4096;
+
+/// Why bytes are no event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Not a CloudEvent at all: 415.
+    #[error("no CloudEvent: {0}")]
+    NoEvent(String),
+    /// A CloudEvent that breaks the specification: 400.
+    #[error("malformed CloudEvent: {0}")]
+    Malformed(String),
+    /// Larger than [`MAX_DATA`] or [`MAX_EVENT`]: 413.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+impl EventError {
+    /// The HTTP status that says so.
+    pub fn status(&self) -> u16 {
+        match self {
+            EventError::NoEvent(_) => 415,
+            EventError::Malformed(_) => 400,
+            EventError::TooLarge(_) => 413,
+        }
+    }
+}
+
+/// A checked event. `data` is what came, JSON or bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// A URI reference, never empty.
+    pub source: String,
+    /// Never empty; unique within `source`.
+    pub id: String,
+    /// Never empty.
+    pub kind: String,
+    pub subject: Option<String>,
+    /// RFC 3339, as it was written.
+    pub time: Option<String>,
+    pub content_type: Option<String>,
+    pub data_schema: Option<String>,
+    /// Extension attributes, by lower-case name; values in their string form.
+    pub extensions: BTreeMap<String, String>,
+    pub data: Data,
+}
+
+/// What an event carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    None,
+    Json(Value),
+    Bytes(Vec<u8>),
+}
+
+impl Event {
+    /// An event of this project: JSON data, the time now, and the run that it belongs to.
+    pub fn new(source: &str, id: &str, kind: &str, subject: &str, run: &str, data: Value) -> Self {
+        Self {
+            source: source.to_owned(),
+            id: id.to_owned(),
+            kind: format!("{TYPE_PREFIX}{kind}.v1"),
+            subject: Some(subject.to_owned()),
+            time: Some(jiff::Timestamp::now().to_string()),
+            content_type: Some("application/json".to_owned()),
+            data_schema: None,
+            extensions: BTreeMap::from([(RUN.to_owned(), run.to_owned())]),
+            data: Data::Json(data),
+        }
+    }
+
+    /// The one event with which a function answers this one: its id follows from this event's `source` and `id` and the
+    /// function's name, so a redelivery answers the same event. Copies the run.
+    pub fn reply(&self, function: &str, kind: &str, subject: &str, data: Value) -> Self {
+        let source = format!("/baton/functions/{function}");
+        Self::new(&source, &reply_id(&self.source, &self.id, function), kind, subject, &self.run(), data)
+    }
+
+    /// The run's name: the attribute [`RUN`], or what follows from `source` and `id` for an event that begins one.
+    pub fn run(&self) -> String {
+        match self.extensions.get(RUN) {
+            Some(run) => run.clone(),
+            None => hex(&[self.source.as_bytes(), self.id.as_bytes()])[..16].to_owned(),
+        }
+    }
+
+    /// The type without this project's prefix and version (`dataset.updated`); `None` for others' events.
+    pub fn short_kind(&self) -> Option<&str> {
+        self.kind.strip_prefix(TYPE_PREFIX)?.strip_suffix(".v1")
+    }
+
+    /// The data as a JSON object; empty if it is none.
+    pub fn object(&self) -> Map<String, Value> {
+        match &self.data {
+            Data::Json(Value::Object(object)) => object.clone(),
+            _ => Map::new(),
+        }
+    }
+
+    /// An attribute by its name in the specification, extensions too; `None` if the event lacks it.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        match name {
+            "specversion" => Some("1.0"),
+            "source" => Some(&self.source),
+            "id" => Some(&self.id),
+            "type" => Some(&self.kind),
+            "subject" => self.subject.as_deref(),
+            "time" => self.time.as_deref(),
+            "datacontenttype" => self.content_type.as_deref(),
+            "dataschema" => self.data_schema.as_deref(),
+            other => self.extensions.get(other).map(String::as_str),
+        }
+    }
+
+    /// Reads a request or answer: structured if its content type says so, binary if it has `ce-` headers.
+    ///
+    /// # Errors
+    /// See [`EventError`].
+    pub fn from_http(headers: &HeaderMap, body: &[u8]) -> Result<Self, EventError> {
+        let content_type = header(headers, CONTENT_TYPE.as_str())?.unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence == STRUCTURED {
+            return Self::from_json(body);
+        }
+        if essence.starts_with("application/cloudevents") {
+            return Err(EventError::NoEvent(format!("{essence} is not understood, only {STRUCTURED}")));
+        }
+        let mut attributes = BTreeMap::new();
+        let mut size = body.len();
+        for (name, value) in headers {
+            let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
+            let raw = value
+                .to_str()
+                .ok()
+                .map(percent_decoded)
+                .ok_or_else(|| EventError::Malformed(format!("ce-{name} has bytes beyond ASCII")))?;
+            size += name.len() + raw.len();
+            if attributes.insert(name.to_owned(), raw).is_some() {
+                return Err(EventError::Malformed(format!("ce-{name} is given twice")));
+            }
+        }
+        if attributes.is_empty() {
+            return Err(EventError::NoEvent(format!(
+                "neither ce- headers nor the content type {STRUCTURED}"
+            )));
+        }
+        if body.len() > MAX_DATA {
+            return Err(too_large_data(body.len()));
+        }
+        if size > MAX_EVENT {
+            return Err(EventError::TooLarge(format!(
+                "{size} bytes of event, at most {MAX_EVENT} are allowed"
+            )));
+        }
+        if attributes.contains_key("datacontenttype") {
+            return Err(EventError::Malformed(
+                "the content type of binary mode is Content-Type, not ce-datacontenttype".into(),
+            ));
+        }
+        let content_type = (!content_type.is_empty()).then_some(content_type);
+        let data = match &content_type {
+            _ if body.is_empty() => Data::None,
+            None => json_or_bytes(body),
+            Some(kind) if is_json(kind) => Data::Json(
+                serde_json::from_slice(body)
+                    .map_err(|error| EventError::Malformed(format!("the data is no JSON: {error}")))?,
+            ),
+            Some(_) => Data::Bytes(body.to_vec()),
+        };
+        Self::checked(attributes, content_type, data)
+    }
+
+    /// Reads the JSON event format.
+    ///
+    /// # Errors
+    /// See [`EventError`].
+    pub fn from_json(body: &[u8]) -> Result<Self, EventError> {
+        if body.len() > MAX_EVENT {
+            return Err(EventError::TooLarge(format!(
+                "{} bytes of event, at most {MAX_EVENT} are allowed",
+                body.len()
+            )));
+        }
+        let value: Value = serde_json::from_slice(body)
+            .map_err(|error| EventError::Malformed(format!("no JSON object: {error}")))?;
+        let Value::Object(object) = value else {
+            return Err(EventError::Malformed("no JSON object".into()));
+        };
+        let mut attributes = BTreeMap::new();
+        let mut content_type = None;
+        let (mut json, mut base64) = (None, None);
+        for (name, value) in object {
+            match (name.as_str(), value) {
+                ("data", value) => json = Some(value),
+                ("data_base64", Value::String(text)) => base64 = Some(text),
+                ("data_base64", _) => return Err(EventError::Malformed("data_base64 is no string".into())),
+                (_, Value::Null) => {}
+                ("datacontenttype", Value::String(text)) => content_type = Some(text),
+                ("datacontenttype", _) => {
+                    return Err(EventError::Malformed("datacontenttype is no string".into()));
+                }
+                (_, Value::String(text)) => {
+                    attributes.insert(name, text);
+                }
+                (_, Value::Bool(flag)) => {
+                    attributes.insert(name, flag.to_string());
+                }
+                (_, Value::Number(number)) if number.is_i64() => {
+                    attributes.insert(name, number.to_string());
+                }
+                (name, _) => {
+                    return Err(EventError::Malformed(format!(
+                        "the attribute {name} is no string, integer or boolean"
+                    )));
+                }
+            }
+        }
+        let data = match (json, base64) {
+            (Some(_), Some(_)) => return Err(EventError::Malformed("both data and data_base64".into())),
+            (None, None) => Data::None,
+            (None, Some(text)) => {
+                use base64::Engine as _;
+                let bytes = base64::engine::general_purpose::STANDARD
+                    .decode(text)
+                    .map_err(|error| EventError::Malformed(format!("data_base64: {error}")))?;
+                if bytes.len() > MAX_DATA {
+                    return Err(too_large_data(bytes.len()));
+                }
+                Data::Bytes(bytes)
+            }
+            (Some(Value::String(text)), None) if !content_type.as_deref().is_none_or(is_json) => {
+                if text.len() > MAX_DATA {
+                    return Err(too_large_data(text.len()));
+                }
+                Data::Bytes(text.into_bytes())
+            }
+            (Some(value), None) => {
+                let length = value.to_string().len();
+                if length > MAX_DATA {
+                    return Err(too_large_data(length));
+                }
+                Data::Json(value)
+            }
+        };
+        Self::checked(attributes, content_type, data)
+    }
+
+    fn checked(
+        mut attributes: BTreeMap<String, String>,
+        content_type: Option<String>,
+        data: Data,
+    ) -> Result<Self, EventError> {
+        let malformed = |text: String| EventError::Malformed(text);
+        for (name, value) in &attributes {
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            {
+                return Err(malformed(format!(
+                    "attribute names are lower-case letters and digits, not {name:?}"
+                )));
+            }
+            if value.len() > MAX_ATTRIBUTE {
+                return Err(EventError::TooLarge(format!(
+                    "the attribute {name} has {} bytes, at most {MAX_ATTRIBUTE} are allowed",
+                    value.len()
+                )));
+            }
+            if value.chars().any(char::is_control) {
+                return Err(malformed(format!("the attribute {name} has control characters")));
+            }
+        }
+        let mut required = |name: &str| match attributes.remove(name) {
+            Some(value) if !value.is_empty() => Ok(value),
+            Some(_) => Err(malformed(format!("{name} is empty"))),
+            None => Err(malformed(format!("{name} is missing"))),
+        };
+        let version = required("specversion")?;
+        if version != "1.0" {
+            return Err(malformed(format!("specversion {version:?} is not understood, only \"1.0\"")));
+        }
+        let (source, id, kind) = (required("source")?, required("id")?, required("type")?);
+        let mut optional = |name: &str| match attributes.remove(name) {
+            Some(value) if value.is_empty() => Err(malformed(format!("{name} is empty"))),
+            value => Ok(value),
+        };
+        let (subject, time, data_schema) = (optional("subject")?, optional("time")?, optional("dataschema")?);
+        if let Some(time) = &time
+            && time.parse::<jiff::Timestamp>().is_err()
+        {
+            return Err(malformed(format!("time {time:?} is no RFC 3339 time")));
+        }
+        Ok(Self { source, id, kind, subject, time, content_type, data_schema, extensions: attributes, data })
+    }
+
+    /// The JSON event format.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("specversion".into(), "1.0".into());
+        for name in ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"] {
+            if let Some(value) = self.attribute(name) {
+                object.insert(name.into(), value.into());
+            }
+        }
+        for (name, value) in &self.extensions {
+            object.insert(name.clone(), value.as_str().into());
+        }
+        match &self.data {
+            Data::None => {}
+            Data::Json(value) => {
+                object.insert("data".into(), value.clone());
+            }
+            Data::Bytes(bytes) => {
+                use base64::Engine as _;
+                let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+                object.insert("data_base64".into(), text.into());
+            }
+        }
+        Value::Object(object)
+    }
+
+    /// Binary mode: headers and body.
+    pub fn to_http(&self) -> (HeaderMap, Vec<u8>) {
+        let mut headers = HeaderMap::new();
+        let mut set = |name: &str, value: &str| {
+            let name = HeaderName::from_bytes(format!("ce-{name}").as_bytes());
+            let value = HeaderValue::from_str(&percent_encoded(value));
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.insert(name, value);
+            }
+        };
+        set("specversion", "1.0");
+        for name in ["id", "source", "type", "subject", "time", "dataschema"] {
+            if let Some(value) = self.attribute(name) {
+                set(name, value);
+            }
+        }
+        for (name, value) in &self.extensions {
+            set(name, value);
+        }
+        if let Some(kind) = &self.content_type
+            && let Ok(kind) = HeaderValue::from_str(kind)
+        {
+            headers.insert(CONTENT_TYPE, kind);
+        }
+        let body = match &self.data {
+            Data::None => Vec::new(),
+            Data::Json(value) => value.to_string().into_bytes(),
+            Data::Bytes(bytes) => bytes.clone(),
+        };
+        (headers, body)
+    }
+}
+
+/// The id of a function's answer: `sha256(source, 0x00, id, 0x00, function)` in hex.
+pub fn reply_id(source: &str, id: &str, function: &str) -> String {
+    hex(&[source.as_bytes(), id.as_bytes(), function.as_bytes()])
+}
+
+/// The hex digits of the SHA-256 of parts that are joined by a zero byte.
+pub fn hex(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            hash.update([0]);
+        }
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn too_large_data(length: usize) -> EventError {
+    EventError::TooLarge(format!(
+        "{length} bytes of data, at most {MAX_DATA} are allowed; put them into the store and send a reference"
+    ))
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Result<Option<String>, EventError> {
+    headers
+        .get(name)
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| EventError::Malformed(format!("{name} has bytes beyond ASCII")))
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
+fn json_or_bytes(body: &[u8]) -> Data {
+    serde_json::from_slice(body).map_or_else(|_| Data::Bytes(body.to_vec()), Data::Json)
+}
+
+/// Header values of the HTTP binding: everything outside printable ASCII, and space, `"` and `%`, is percent-encoded.
+fn percent_encoded(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// The other way round; what is no escape, or gives no UTF-8, stays as it is.
+fn percent_decoded(value: &str) -> String {
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escape = (first == b'%').then(|| tail.get(..2)).flatten();
+        match escape.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| value.to_owned())
+}

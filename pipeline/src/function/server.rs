@@ -1,0 +1,58 @@
+//! The HTTP server in front of one function.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode};
+
+use super::{Context, Failure, Function};
+use crate::event::{Event, MAX_EVENT};
+
+/// Answers on this address until SIGTERM or SIGINT, then finishes what is under way.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn serve(address: SocketAddr, function: Function, context: Arc<Context>) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let routes = Router::new()
+        .route("/", post(call))
+        .route("/health/readiness", get(|| async { "ready\n" }))
+        .route("/health/liveness", get(|| async { "live\n" }))
+        .layer(DefaultBodyLimit::max(MAX_EVENT))
+        .with_state((function, context));
+    axum::serve(listener, routes).with_graceful_shutdown(crate::signal::ended()).await
+}
+
+async fn call(
+    State((function, context)): State<(Function, Arc<Context>)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let event = match Event::from_http(&headers, &body) {
+        Ok(event) => event,
+        Err(error) => return refused(error.status(), &error.to_string()),
+    };
+    let (kind, id) = (event.kind.clone(), event.id.clone());
+    match function(context, event).await {
+        Ok(Some(answer)) => answer.to_http().into_response(),
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(failure) => {
+            tracing::warn!(event = %id, kind = %kind, "{failure}");
+            let status = match failure {
+                Failure::Later(_) => 503,
+                Failure::Never(_) => 422,
+            };
+            refused(status, &failure.to_string())
+        }
+    }
+}
+
+fn refused(status: u16, text: &str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, axum::Json(serde_json::json!({ "error": text }))).into_response()
+}

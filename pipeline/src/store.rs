@@ -1,0 +1,342 @@
+//! The artifact store: blobs by their digest, and append-only logs, in a folder or in S3 and its like.
+//!
+//! Keys: `docs/pipeline-reference.md`. Nothing is ever overwritten: an entry is created if absent, or the writer has lost.
+//! A conditional update (If-Match) would be shorter for the logs, but folders do not have it, and several servers that
+//! speak S3 ignore it; [`Store::probe`] refuses those that ignore create-if-absent too.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of a blob; as text `sha256:` and 64 lower-case hex digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(String);
+
+impl Digest {
+    /// That of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The hex digits.
+    pub fn hex(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "sha256:{}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if hex.len() == 64 && hex.bytes().all(is_hex) {
+            Ok(Self(hex.to_owned()))
+        } else {
+            Err(StoreError::BadDigest(text.chars().take(100).collect()))
+        }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Names a blob of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0:?} is no digest; sha256: and 64 lower-case hex digits are")]
+    BadDigest(String),
+    #[error("{0:?} is no store: {1}")]
+    BadAddress(String, String),
+    #[error("{0:?} cannot be a name in the store: small letters, digits, '.', '_', '-', at most 63")]
+    BadName(String),
+    #[error("the store has no {0}")]
+    Missing(String),
+    #[error("{key} is damaged: {reason}")]
+    Damaged { key: String, reason: String },
+    #[error("{0} is larger than the {1} bytes that are allowed")]
+    TooLarge(String, u64),
+    #[error("this store ignores create-if-absent, so two writers could overwrite each other; {0}")]
+    NoConditionalPut(String),
+    #[error("{operation}")]
+    Io {
+        operation: String,
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+impl StoreError {
+    /// May the same call succeed later?
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Io { .. })
+    }
+}
+
+type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// One store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    address: String,
+}
+
+impl Store {
+    /// Opens a folder (made if absent), `file:///...`, `s3://bucket/prefix` (credentials and endpoint from the usual `AWS_*`
+    /// variables) or `memory:///`.
+    ///
+    /// # Errors
+    /// [`StoreError::BadAddress`], or the folder cannot be made.
+    pub fn open(address: &str) -> Result<Self> {
+        let bad = |reason: String| StoreError::BadAddress(address.to_owned(), reason);
+        if let Some(folder) =
+            address.strip_prefix("file://").or((!address.contains("://")).then_some(address))
+        {
+            std::fs::create_dir_all(folder).map_err(|error| bad(error.to_string()))?;
+            let folder = std::fs::canonicalize(folder).map_err(|error| bad(error.to_string()))?;
+            let objects = object_store::local::LocalFileSystem::new_with_prefix(&folder)
+                .map_err(|error| bad(error.to_string()))?
+                .with_fsync(true);
+            return Ok(Self {
+                objects: Arc::new(objects),
+                prefix: Path::default(),
+                address: folder.display().to_string(),
+            });
+        }
+        let url = url::Url::parse(address).map_err(|error| bad(error.to_string()))?;
+        match url.scheme() {
+            "memory" => Ok(Self {
+                objects: Arc::new(object_store::memory::InMemory::new()),
+                prefix: Path::default(),
+                address: address.to_owned(),
+            }),
+            "s3" => {
+                let objects = object_store::aws::AmazonS3Builder::from_env()
+                    .with_url(address)
+                    .build()
+                    .map_err(|error| bad(error.to_string()))?;
+                let prefix = Path::from_url_path(url.path()).map_err(|error| bad(error.to_string()))?;
+                Ok(Self { objects: Arc::new(objects), prefix, address: address.to_owned() })
+            }
+            scheme => Err(bad(format!("a folder, file:// or s3://, not {scheme}://"))),
+        }
+    }
+
+    /// What it was opened with; a folder as an absolute path.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Makes sure that an entry cannot be created twice.
+    ///
+    /// # Errors
+    /// [`StoreError::NoConditionalPut`] for a store that pretends, or the store's own failure.
+    pub async fn probe(&self) -> Result<()> {
+        let key = format!("probe/{}", uuid::Uuid::new_v4().simple());
+        self.create(&key, Bytes::from_static(b"1")).await?;
+        let second = self.create(&key, Bytes::from_static(b"2")).await?;
+        let _ = self.objects.delete(&self.path(&key)).await;
+        if second {
+            return Err(StoreError::NoConditionalPut("use another server, or a folder".into()));
+        }
+        Ok(())
+    }
+
+    /// Stores bytes under their digest; storing them again costs nothing.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub async fn put(&self, bytes: impl Into<Bytes>) -> Result<Reference> {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        let size = bytes.len() as u64;
+        self.create(&blob_key(&digest), bytes).await?;
+        Ok(Reference { digest, size })
+    }
+
+    /// A blob, verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::TooLarge`] beyond `limit` bytes, [`StoreError::Damaged`] if its bytes have
+    /// another digest.
+    pub async fn get(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
+        let key = blob_key(digest);
+        let found = self.objects.get(&self.path(&key)).await.map_err(|error| failed("read", &key, error))?;
+        if found.meta.size > limit {
+            return Err(StoreError::TooLarge(key, limit));
+        }
+        let bytes = found.bytes().await.map_err(|error| failed("read", &key, error))?;
+        if Digest::of(&bytes) != *digest {
+            return Err(StoreError::Damaged { key, reason: "its bytes have another digest".into() });
+        }
+        Ok(bytes)
+    }
+
+    /// A blob of JSON.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; [`StoreError::Damaged`] if it is not of this form.
+    pub async fn get_json<T: DeserializeOwned>(&self, digest: &Digest, limit: u64) -> Result<T> {
+        let bytes = self.get(digest, limit).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Damaged { key: blob_key(digest), reason: error.to_string() })
+    }
+
+    /// What a stage answered for these inputs.
+    ///
+    /// # Errors
+    /// The store's own failure; [`StoreError::Damaged`].
+    pub async fn memo<T: DeserializeOwned>(&self, stage: &str, key: &Digest) -> Result<Option<T>> {
+        self.entry(&memo_key(stage, key)?).await
+    }
+
+    /// Keeps what a stage answered; the first answer stays. Gives whether this one was it.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub async fn remember(&self, stage: &str, key: &Digest, answer: &impl Serialize) -> Result<bool> {
+        self.create(&memo_key(stage, key)?, json(answer)).await
+    }
+
+    /// The newest entry of a log (`datasets` or `active`) and its number, which counts from 1.
+    ///
+    /// # Errors
+    /// The store's own failure; [`StoreError::Damaged`].
+    pub async fn last<T: DeserializeOwned>(&self, log: &str, name: &str) -> Result<Option<(u64, T)>> {
+        let Some(last) = self.length(log, name).await? else { return Ok(None) };
+        Ok(self.entry(&log_key(log, name, last)?).await?.map(|entry| (last, entry)))
+    }
+
+    /// All entries of a log, oldest first, at most the `limit` newest.
+    ///
+    /// # Errors
+    /// The store's own failure; [`StoreError::Damaged`].
+    pub async fn log<T: DeserializeOwned>(&self, log: &str, name: &str, limit: u64) -> Result<Vec<T>> {
+        let last = self.length(log, name).await?.unwrap_or(0);
+        let mut entries = Vec::new();
+        for number in last.saturating_sub(limit) + 1..=last {
+            entries.extend(self.entry(&log_key(log, name, number)?).await?);
+        }
+        Ok(entries)
+    }
+
+    /// Appends to a log as the entry that follows number `after` (0: the first). `false` if somebody else did.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub async fn append(&self, log: &str, name: &str, after: u64, entry: &impl Serialize) -> Result<bool> {
+        self.create(&log_key(log, name, after + 1)?, json(entry)).await
+    }
+
+    async fn length(&self, log: &str, name: &str) -> Result<Option<u64>> {
+        let folder = self.path(&format!("{log}/{}", checked_name(name)?));
+        let listed: Vec<_> = self
+            .objects
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|error| failed("list", folder.as_ref(), error))?;
+        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
+        Ok(listed.iter().filter_map(|meta| number(&meta.location)).max())
+    }
+
+    async fn entry<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let bytes = match self.objects.get(&self.path(key)).await {
+            Ok(found) => found.bytes().await.map_err(|error| failed("read", key, error))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed("read", key, error)),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| StoreError::Damaged { key: key.to_owned(), reason: error.to_string() })
+    }
+
+    /// `false` if there was one.
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.objects.put_opts(&self.path(key), PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(false)
+            }
+            Err(error) => Err(failed("write", key, error)),
+        }
+    }
+
+    fn path(&self, key: &str) -> Path {
+        self.prefix.parts().chain(Path::from(key).parts()).collect()
+    }
+}
+
+fn failed(verb: &str, key: &str, error: object_store::Error) -> StoreError {
+    match error {
+        object_store::Error::NotFound { .. } => StoreError::Missing(key.to_owned()),
+        source => StoreError::Io { operation: format!("cannot {verb} {key}: {source}"), source },
+    }
+}
+
+fn blob_key(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn memo_key(stage: &str, key: &Digest) -> Result<String> {
+    Ok(format!("memo/{}/{}.json", checked_name(stage)?, key.hex()))
+}
+
+fn log_key(log: &str, name: &str, number: u64) -> Result<String> {
+    Ok(format!("{log}/{}/{number:08}.json", checked_name(name)?))
+}
+
+/// The rule for names of models, which datasets share: nothing that could be a path.
+pub fn checked_name(name: &str) -> Result<&str> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if first && name.len() <= 63 && name.bytes().all(allowed) {
+        Ok(name)
+    } else {
+        Err(StoreError::BadName(name.chars().take(100).collect()))
+    }
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec_pretty(value).unwrap_or_default().into()
+}
