@@ -1,5 +1,7 @@
 //! The pipeline's part of the command line: one file a command.
 
+mod function;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -10,6 +12,8 @@ pub enum Command {
     /// Check and run pipelines
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Run a function of this binary: an HTTP server that answers one CloudEvent at a time
+    Fn(function::FnArgs),
 }
 
 /// Commands of a pipeline.
@@ -24,5 +28,6 @@ pub enum PipelineCommand {
 pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
+        Command::Fn(arguments) => function::run(arguments),
     }
 }

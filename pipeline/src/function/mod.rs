@@ -3,6 +3,11 @@
 //! A function is an async call from an event to at most one event. It holds nothing between calls: what it must remember is in
 //! the store. The server is the same behind the local engine and behind Knative.
 
+mod bundle;
+mod cost;
+mod deploy;
+mod evaluate;
+mod runner;
 mod server;
 
 use std::future::Future;
@@ -54,8 +59,14 @@ pub type Call = Pin<Box<dyn Future<Output = Result<Option<Event>, Failure>> + Se
 /// A function.
 pub type Function = fn(Arc<Context>, Event) -> Call;
 
+/// The names of all functions.
+pub const NAMES: [&str; 2] = ["evaluate", "deploy"];
+
 /// The function with this name.
 pub fn named(name: &str) -> Option<Function> {
-    let _ = name;
-    None
+    match name {
+        "evaluate" => Some(evaluate::evaluate),
+        "deploy" => Some(deploy::deploy),
+        _ => None,
+    }
 }

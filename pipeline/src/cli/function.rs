@@ -1,0 +1,80 @@
+//! `baton fn NAME`: a function in front of a port, for the local engine and for Knative alike.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use baton_runner::cli::{EXIT_SOFTWARE, EXIT_USAGE};
+
+use crate::function::{self, Context};
+use crate::store::Store;
+
+/// Which function, where, and what it may use.
+#[derive(Debug, clap::Args)]
+pub struct FnArgs {
+    /// Name of the function
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(function::NAMES))]
+    name: String,
+    /// Address to answer at; without it, port PORT of all addresses, or 127.0.0.1:8080
+    #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    #[arg(long, env = "PORT", hide = true)]
+    port: Option<u16>,
+    /// The artifact store: a folder, file:///... or s3://bucket/prefix
+    #[arg(long, env = "BATON_STORE", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
+    store: String,
+    /// Admin port of the runner
+    #[arg(long, env = "BATON_SERVER", default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    server: String,
+    /// File with the runner's bearer token; without it, the variable BATON_TOKEN is used
+    #[arg(long, env = "BATON_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM.
+pub(super) fn run(arguments: FnArgs) -> ExitCode {
+    baton_runner::telemetry::log::start(tracing::Level::INFO, false);
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            tracing::error!("{text}");
+            code.into()
+        }
+    }
+}
+
+fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
+    let usage = |text: String| (EXIT_USAGE, text);
+    let address = match (arguments.listen, arguments.port) {
+        (Some(address), _) => address,
+        (None, Some(port)) => SocketAddr::from(([0, 0, 0, 0], port)),
+        (None, None) => SocketAddr::from(([127, 0, 0, 1], 8080)),
+    };
+    let token = match &arguments.token_file {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?,
+        ),
+        None => std::env::var("BATON_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    let store = Store::open(&arguments.store).map_err(|error| usage(error.to_string()))?;
+    let function = function::named(&arguments.name)
+        .ok_or_else(|| usage(format!("there is no function {:?}", arguments.name)))?;
+    let context = Context {
+        name: std::env::var("K_SERVICE").unwrap_or(arguments.name),
+        store,
+        server: arguments.server,
+        token,
+        policy: std::env::var("BATON_POLICY").unwrap_or_default(),
+    };
+    // One thread for the connections; calls that compute do so on threads of their own, which end when idle.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| (EXIT_SOFTWARE, format!("no runtime: {error}")))?;
+    runtime
+        .block_on(function::serve(address, function, Arc::new(context)))
+        .map_err(|error| (EXIT_SOFTWARE, format!("cannot answer at {address}: {error}")))
+}

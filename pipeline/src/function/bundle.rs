@@ -1,0 +1,77 @@
+//! A bundle in the store, and what events say of it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Failure;
+use crate::event::Event;
+use crate::store::{Reference, Store, checked_name};
+
+/// Bytes of a bundle's own JSON.
+const MAX_BUNDLE: u64 = 1024 * 1024;
+/// Bytes of one part.
+pub(super) const MAX_PART: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What a trainer uploaded; parts by file name. Fields: `docs/pipeline-reference.md`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Bundle {
+    pub parts: BTreeMap<String, Reference>,
+    pub dataset_digest: Option<String>,
+    pub holdout: Option<Reference>,
+    /// The column that the model predicts.
+    pub label: Option<String>,
+    /// The columns that the model sees, in its order; all but the label if nothing is said.
+    pub features: Option<Vec<String>>,
+}
+
+impl Bundle {
+    /// The model's file name and reference.
+    pub(super) fn artifact(&self) -> Option<(&str, &Reference)> {
+        ["model.onnx", "model.so"].into_iter().find_map(|name| Some((name, self.parts.get(name)?)))
+    }
+}
+
+/// The event's `model` and `bundle`, and the bundle itself.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub model: String,
+    pub reference: Reference,
+    pub bundle: Bundle,
+    /// The event's data.
+    pub data: Map<String, Value>,
+}
+
+impl Candidate {
+    /// What an event of `training.finished`, `artifact.pushed` or `model.evaluated` speaks of.
+    ///
+    /// # Errors
+    /// [`Failure::Never`] if the data lack it or the store lacks the bundle.
+    pub(super) async fn of(event: &Event, store: &Store) -> Result<Self, Failure> {
+        let data = event.object();
+        let model = data
+            .get("model")
+            .and_then(Value::as_str)
+            .ok_or_else(|| Failure::Never("data.model is missing: the name to serve it under".into()))?;
+        let model = checked_name(model)?.to_owned();
+        let reference = reference(&data, "bundle")?.ok_or_else(|| {
+            Failure::Never("data.bundle is missing: {\"digest\": ..., \"size\": ...}".into())
+        })?;
+        let bundle: Bundle = store.get_json(&reference.digest, MAX_BUNDLE).await?;
+        Ok(Self { model, reference, bundle, data })
+    }
+}
+
+/// A field of an event's data as a reference; `None` if it is absent or null.
+///
+/// # Errors
+/// [`Failure::Never`] if it is something else.
+pub(super) fn reference(data: &Map<String, Value>, field: &str) -> Result<Option<Reference>, Failure> {
+    match data.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => Reference::deserialize(value)
+            .map(Some)
+            .map_err(|error| Failure::Never(format!("data.{field} is no reference: {error}"))),
+    }
+}
