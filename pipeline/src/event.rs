@@ -444,3 +444,137 @@ fn percent_decoded(value: &str) -> String {
     }
     String::from_utf8(bytes).unwrap_or_else(|_| value.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderValue::from_bytes(value.as_bytes()).expect("a value"),
+            );
+        }
+        map
+    }
+
+    const MINIMAL: [(&str, &str); 4] =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+
+    fn check_refused(extra: &[(&str, &str)], body: &[u8], status: u16, text: &str) {
+        let pairs: Vec<_> =
+            MINIMAL.into_iter().filter(|(name, _)| extra.iter().all(|(other, _)| other != name)).collect();
+        let error = Event::from_http(&headers(&[&pairs, extra].concat()), body).expect_err(text);
+        assert_eq!(error.status(), status, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+
+    #[test]
+    fn binary_mode_says_what_is_wrong() {
+        check_refused(&[("ce-specversion", "0.3")], b"", 400, "specversion");
+        check_refused(&[("ce-id", "")], b"", 400, "id is empty");
+        check_refused(&[("ce-time", "yesterday")], b"", 400, "RFC 3339");
+        check_refused(&[("ce-subject", "")], b"", 400, "subject is empty");
+        check_refused(&[("ce-under_score", "x")], b"", 400, "lower-case letters and digits");
+        check_refused(&[("ce-x", "1"), ("ce-x", "2")], b"", 400, "twice");
+        check_refused(&[("ce-datacontenttype", "a/b")], b"", 400, "Content-Type");
+        check_refused(&[("content-type", "application/json")], b"{", 400, "no JSON");
+        check_refused(
+            &[("content-type", "application/cloudevents-batch+json")],
+            b"[]",
+            415,
+            "not understood",
+        );
+        check_refused(&[("ce-x", &"a".repeat(5000))], b"", 413, "4096");
+        check_refused(&[("ce-x", "%00")], b"", 400, "control");
+        check_refused(&[], &vec![b'x'; MAX_DATA + 1], 413, "65536");
+        let error =
+            Event::from_http(&headers(&[("content-type", "application/json")]), b"{}").expect_err("no event");
+        assert_eq!(error.status(), 415);
+    }
+
+    #[test]
+    fn exactly_64_kib_of_data_pass() {
+        let event = Event::from_http(&headers(&MINIMAL), &vec![b'x'; MAX_DATA]).expect("allowed");
+        assert_eq!(event.data, Data::Bytes(vec![b'x'; MAX_DATA]));
+    }
+
+    #[test]
+    fn structured_mode_says_what_is_wrong() {
+        let base = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"});
+        let cases = [
+            (json!([]), "no JSON object"),
+            (json!({"id": "1"}), "specversion is missing"),
+            (json!({"specversion": 1}), "specversion \"1\" is not understood"),
+            (json!({"x": {"a": 1}}), "attribute x"),
+            (json!({"x": 1.5}), "attribute x"),
+            (json!({"data": 1, "data_base64": "AA=="}), "both"),
+            (json!({"data_base64": "%%"}), "data_base64"),
+            (json!({"Upper": "x"}), "lower-case"),
+        ];
+        for (change, text) in cases {
+            let mut value = base.clone();
+            match (&change, value.as_object_mut()) {
+                (Value::Object(change), Some(object)) if change.keys().any(|key| key != "id") => {
+                    object.extend(change.clone());
+                }
+                _ => value = change.clone(),
+            }
+            let error = Event::from_json(value.to_string().as_bytes()).expect_err(text);
+            assert!(error.to_string().contains(text), "{change}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_answer_names_the_same_event_each_time_and_stays_in_the_run() {
+        let event = Event::from_http(&headers(&MINIMAL), b"").expect("an event");
+        let one = event.reply("validate", "dataset.validated", "digits", json!({}));
+        let two = event.reply("validate", "dataset.validated", "digits", json!({}));
+        assert_eq!((&one.id, one.run()), (&two.id, event.run()));
+        assert_ne!(one.id, event.reply("mask", "dataset.validated", "digits", json!({})).id);
+        assert_eq!(one.short_kind(), Some("dataset.validated"));
+        assert_eq!(one.reply("evaluate", "x", "digits", json!({})).run(), event.run());
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let text = "\\PC{1,20}";
+        let data = prop_oneof![
+            Just(Data::None),
+            "\\PC{0,40}".prop_map(|text| Data::Json(json!({ "text": text, "list": [1, 2.5, null] }))),
+        ];
+        let extensions = proptest::collection::btree_map("[a-z][a-z0-9]{3,10}z", text, 0..4);
+        (text, text, text, proptest::option::of(text), extensions, data).prop_map(
+            |(source, id, kind, subject, extensions, data)| Event {
+                source,
+                id,
+                kind,
+                subject,
+                time: Some("2026-11-21T10:00:00Z".into()),
+                content_type: (data != Data::None).then(|| "application/json".into()),
+                data_schema: None,
+                extensions,
+                data,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_carry_every_event(event in any_event()) {
+            let (headers, body) = event.to_http();
+            prop_assert_eq!(Event::from_http(&headers, &body), Ok(event.clone()));
+            prop_assert_eq!(Event::from_json(event.to_json().to_string().as_bytes()), Ok(event));
+        }
+
+        #[test]
+        fn no_bytes_break_the_reader(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Event::from_json(&body);
+            let _ = Event::from_http(&headers(&MINIMAL), &body);
+        }
+    }
+}

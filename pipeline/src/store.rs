@@ -340,3 +340,83 @@ pub fn checked_name(name: &str) -> Result<&str> {
 fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec_pretty(value).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path().to_str().expect("UTF-8")).expect("a store");
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn blobs_are_verified_when_they_are_read() {
+        let (folder, store) = folder();
+        let reference = store.put("some bytes").await.expect("stored");
+        assert_eq!(store.put("some bytes").await.expect("again"), reference);
+        assert_eq!(store.get(&reference.digest, 100).await.expect("read"), "some bytes");
+        assert!(matches!(store.get(&reference.digest, 9).await, Err(StoreError::TooLarge(..))));
+        let path = folder.path().join("blobs/sha256").join(reference.digest.hex());
+        std::fs::write(path, "other bytes").expect("damaged");
+        assert!(matches!(store.get(&reference.digest, 100).await, Err(StoreError::Damaged { .. })));
+        assert!(matches!(store.get(&Digest::of(b"?"), 100).await, Err(StoreError::Missing(_))));
+    }
+
+    #[tokio::test]
+    async fn of_many_writers_each_entry_of_a_log_has_one() {
+        let (_folder, store) = folder();
+        let writers = (0..8u64).map(|writer| {
+            let store = store.clone();
+            async move {
+                for entry in 0..5 {
+                    loop {
+                        let after = store
+                            .last::<u64>("active", "m")
+                            .await
+                            .expect("read")
+                            .map_or(0, |(number, _)| number);
+                        if store.append("active", "m", after, &(writer * 100 + entry)).await.expect("written")
+                        {
+                            break;
+                        }
+                    }
+                }
+            }
+        });
+        futures_util::future::join_all(writers).await;
+        let mut entries: Vec<u64> = store.log("active", "m", 100).await.expect("read");
+        assert_eq!(entries.len(), 40);
+        entries.sort_unstable();
+        entries.dedup();
+        assert_eq!(entries.len(), 40, "no entry was overwritten");
+        assert_eq!(store.log::<u64>("active", "m", 3).await.expect("read").len(), 3);
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_of_a_stage_stays() {
+        let (_folder, store) = folder();
+        let key = Digest::of(b"inputs");
+        assert!(store.memo::<String>("train", &key).await.expect("read").is_none());
+        assert!(store.remember("train", &key, &"one").await.expect("written"));
+        assert!(!store.remember("train", &key, &"two").await.expect("kept"));
+        assert_eq!(store.memo::<String>("train", &key).await.expect("read").as_deref(), Some("one"));
+        store.probe().await.expect("a folder creates only if absent");
+    }
+
+    #[tokio::test]
+    async fn names_never_leave_the_store() {
+        let (_folder, store) = folder();
+        for name in ["", "../x", "a/b", "A", ".hidden", "x\0", &"n".repeat(64)] {
+            assert!(
+                matches!(store.append("active", name, 0, &1).await, Err(StoreError::BadName(_))),
+                "{name:?}"
+            );
+        }
+        for text in ["", "sha256:", "sha256:XYZ", "md5:00", &format!("sha256:{}", "A".repeat(64))] {
+            assert!(text.parse::<Digest>().is_err(), "{text:?}");
+        }
+        assert!(matches!(Store::open("ftp://x/y"), Err(StoreError::BadAddress(..))));
+    }
+}
