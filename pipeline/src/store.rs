@@ -166,11 +166,15 @@ impl Store {
         &self.address
     }
 
-    /// Makes sure that an entry cannot be created twice.
+    /// Makes sure that an entry cannot be created twice; folders are known to keep that and are not asked. It cannot prove that a
+    /// server does so while two write at the same moment.
     ///
     /// # Errors
     /// [`StoreError::NoConditionalPut`] for a store that pretends, or the store's own failure.
     pub async fn probe(&self) -> Result<()> {
+        if !self.address.contains("://") {
+            return Ok(());
+        }
         let key = format!("probe/{}", uuid::Uuid::new_v4().simple());
         self.create(&key, Bytes::from_static(b"1")).await?;
         let second = self.create(&key, Bytes::from_static(b"2")).await?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use baton_runner::cli::{EXIT_SOFTWARE, EXIT_USAGE};
+use baton_runner::cli::{EXIT_SOFTWARE, EXIT_UNREACHABLE, EXIT_USAGE};
 
 use crate::function::{self, Context};
 use crate::store::Store;
@@ -59,7 +59,16 @@ fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
         ),
         None => std::env::var("BATON_TOKEN").ok().filter(|token| !token.is_empty()),
     };
+    // One thread for the connections; calls that compute do so on threads of their own, which end when idle.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| (EXIT_SOFTWARE, format!("no runtime: {error}")))?;
     let store = Store::open(&arguments.store).map_err(|error| usage(error.to_string()))?;
+    runtime.block_on(store.probe()).map_err(|error| {
+        let code = if error.is_transient() { EXIT_UNREACHABLE } else { EXIT_USAGE };
+        (code, error.to_string())
+    })?;
     let function = function::named(&arguments.name)
         .ok_or_else(|| usage(format!("there is no function {:?}", arguments.name)))?;
     let context = Context {
@@ -69,11 +78,6 @@ fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
         token,
         policy: std::env::var("BATON_POLICY").unwrap_or_default(),
     };
-    // One thread for the connections; calls that compute do so on threads of their own, which end when idle.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| (EXIT_SOFTWARE, format!("no runtime: {error}")))?;
     runtime
         .block_on(function::serve(address, function, Arc::new(context)))
         .map_err(|error| (EXIT_SOFTWARE, format!("cannot answer at {address}: {error}")))
