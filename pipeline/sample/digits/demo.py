@@ -49,13 +49,9 @@ class Stream(threading.Thread):
         self.versions: list[str] = []
         self.recent: collections.deque[float] = collections.deque(maxlen=3)
 
-    def use(self, path: Path) -> None:
-        with path.open(newline="") as file:
-            rows = [row for row in csv.reader(file)]
-        label = rows[0].index("label")
-        self.rows = [
-            ([float(cell) for at, cell in enumerate(row) if at != label], int(float(row[label]))) for row in rows[1:]
-        ]
+    def use(self, rows: list[list[str]]) -> None:
+        """Pixels and, last, the label."""
+        self.rows = [([float(cell) for cell in row[:-1]], int(row[-1])) for row in rows]
 
     @property
     def accuracy(self) -> float:
@@ -244,6 +240,9 @@ def play(options, engine: str, inbox: Path, data: Path) -> int:
         os.rename(inbox / f".{name}.part", inbox / name)
         return before
 
+    with (data / "stream.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    old, new = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     came_out: list[tuple[str, bool]] = []
 
     def act(title: str) -> None:
@@ -252,13 +251,13 @@ def play(options, engine: str, inbox: Path, data: Path) -> int:
     act("1. The first data arrive in the inbox: validate, train, evaluate, deploy")
     outcome = events.wait_for("model.deployed", "model.rejected", "dataset.rejected", "training.failed", after=drop("v1.csv"))
     came_out.append(("a first model is served", outcome["kind"] == "model.deployed"))
-    stream.use(data / "stream_clean.csv")
+    stream.use(old)
     stream.start()
     time.sleep(3.5)
     clean = stream.accuracy
 
-    act("2. The world changes: accuracy falls")
-    stream.use(data / "stream_drifted.csv")
+    act("2. A new scanner sees white on black: accuracy falls")
+    stream.use(new)
     time.sleep(4.5)
     drifted = stream.accuracy
     came_out.append((f"drift is felt: {clean:.3f} -> {drifted:.3f}", drifted < clean - 0.1))
