@@ -1,5 +1,7 @@
 //! The pipeline's part of the command line: one file a command.
 
+mod engine;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -10,19 +12,39 @@ pub enum Command {
     /// Check and run pipelines
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Run a command for the engine; started by it
+    #[command(hide = true)]
+    Supervise(crate::engine::SuperviseArgs),
 }
 
 /// Commands of a pipeline.
 #[derive(Debug, Subcommand)]
 pub enum PipelineCommand {
-    /// Print the largest event in bytes
-    #[command(hide = true)]
-    Limit,
+    /// Run the pipeline that manifests describe
+    Serve(Box<engine::ServeArgs>),
+    /// Show functions and jobs, and what waits for them
+    Status(engine::StatusArgs),
+    /// Show what has happened
+    Events(engine::EventsArgs),
+    /// Show deliveries that were given up
+    Dead(engine::DeadArgs),
+    /// Try again what was given up, or make a delivery once more
+    Requeue(engine::RequeueArgs),
+    /// Send an event
+    Send(engine::SendArgs),
 }
 
 /// Runs a command and returns the exit code, as those of the runner do.
 pub fn run(command: Command) -> ExitCode {
     match command {
-        Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
+        Command::Supervise(arguments) => crate::engine::supervise(&arguments),
+        Command::Pipeline(command) => match command {
+            PipelineCommand::Serve(arguments) => engine::serve(*arguments),
+            PipelineCommand::Status(arguments) => engine::status(&arguments),
+            PipelineCommand::Events(arguments) => engine::events(&arguments),
+            PipelineCommand::Dead(arguments) => engine::dead(&arguments),
+            PipelineCommand::Requeue(arguments) => engine::requeue(&arguments),
+            PipelineCommand::Send(arguments) => engine::send(&arguments),
+        },
     }
 }

@@ -240,7 +240,8 @@ mod tests {
         let growing = format!("[{}1]", "1E9,".repeat(15_000));
         let mut json = binary.to_vec();
         json.push(("content-type", "application/json"));
-        let cases: [(&[(&str, &str)], &[u8], &str); 8] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Headers, &[u8], &str); 8] = [
             (&[], b"OK", "done"),
             (&[("content-type", "application/json")], b"{}", "done"),
             (&binary, b"", "reply"),

@@ -233,10 +233,12 @@ fn start(engine: &Engine, job: &Job, sink: &JobSink) -> std::io::Result<Process>
     let folder = folder(&engine.starter.data, &job.name);
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("event"), job.event.to_json().to_string())?;
+    // Part of the ids of its answers: those of a repetition are others. What is before the last hyphen is the name.
+    let revision = job.event.extensions.get(REVISION).unwrap_or(&sink.run.revision).replace('-', ".");
     let variables = vec![
         ("K_EVENT_PATH", folder.display().to_string()),
         ("K_EXECUTION_MODE", "batch".to_owned()),
-        ("K_REVISION", format!("{}-{}", sink.name, sink.run.revision)),
+        ("K_REVISION", format!("{}-{revision}", sink.name)),
     ];
     engine.starter.start(&sink.run, &job.name, NICE, variables)
 }

@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::event::hex;
 use crate::records;
 
+/// Name of the database in the data folder.
+pub const DATABASE: &str = "pipeline.sqlite";
 /// Commands of one transaction at most.
 const GROUP: usize = 128;
 /// Commands and queries that wait at most.
@@ -93,7 +95,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`].
     pub(crate) fn open(folder: &mut Folder) -> Result<Self, LedgerError> {
-        let path = folder.path.join("pipeline.sqlite");
+        let path = folder.path.join(DATABASE);
         let mut writing = Connection::open(&path)?;
         writing.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000;",

@@ -40,7 +40,7 @@ use crate::manifest::{JobSink, Pipeline};
 use crate::store::{Store, StoreError};
 use deliveries::Accepted;
 use ledger::Folder;
-pub use ledger::{Ledger, LedgerError};
+pub use ledger::{DATABASE, Ledger, LedgerError};
 use pool::Pool;
 use process::Starter;
 use router::{Router, Target};
@@ -208,11 +208,8 @@ impl Engine {
             pass_env: settings.pass_env.clone(),
         });
         let client = call::client()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pools = router.lanes.iter().map(|lane| match &lane.target {
-            Target::Service(service) => {
-                Some(Pool::new(service.clone(), starter.clone(), client.clone(), cores))
-            }
+            Target::Service(service) => Some(Pool::new(service.clone(), starter.clone(), client.clone())),
             _ => None,
         });
         let broker = if pipeline.broker.is_empty() { "default" } else { &pipeline.broker };

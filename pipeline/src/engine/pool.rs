@@ -17,8 +17,6 @@ use super::process::{Starter, describe};
 use crate::event::Event;
 use crate::manifest::Service;
 
-/// What Knative calls unlimited (0) is limited here.
-const MOST_REQUESTS: u32 = 100;
 /// The pause before an instance of `min_scale` that ended is started again: so long at first, doubled up to the second.
 const RESTART: Duration = Duration::from_secs(1);
 const SLOWEST_RESTART: Duration = Duration::from_secs(300);
@@ -70,16 +68,10 @@ struct Slot {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        service: Service,
-        starter: Arc<Starter>,
-        client: reqwest::Client,
-        cores: usize,
-    ) -> Arc<Self> {
+    pub(crate) fn new(service: Service, starter: Arc<Starter>, client: reqwest::Client) -> Arc<Self> {
         let mut service = service;
-        let unlimited = u32::try_from(cores).unwrap_or(1).max(service.min_scale);
-        service.max_scale = if service.max_scale == 0 { unlimited } else { service.max_scale };
-        service.concurrency = if service.concurrency == 0 { MOST_REQUESTS } else { service.concurrency };
+        service.concurrency = service.concurrency.max(1);
+        service.max_scale = service.max_scale.max(service.min_scale).max(1);
         Arc::new(Self {
             service,
             starter,
