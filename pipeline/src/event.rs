@@ -18,6 +18,8 @@ pub const MAX_EVENT: usize = 128 * 1024;
 pub const TYPE_PREFIX: &str = "dev.baton.";
 /// The extension attribute that names a run.
 pub const RUN: &str = "pipelinerun";
+/// The extension attribute of an event that is delivered once more on purpose: the code of the function is another, or somebody asked.
+pub const REVISION: &str = "batonrevision";
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const MAX_ATTRIBUTE: usize = 4096;
@@ -91,10 +93,17 @@ impl Event {
     }
 
     /// The one event with which a function answers this one: its id follows from this event's `source` and `id` and the
-    /// function's name, so a redelivery answers the same event. Copies the run.
+    /// function's name, so a redelivery answers the same event; and from [`REVISION`] if the event has it, so another code
+    /// answers another event. Copies the run.
     pub fn reply(&self, function: &str, kind: &str, subject: &str, data: Value) -> Self {
         let source = format!("/baton/functions/{function}");
-        Self::new(&source, &reply_id(&self.source, &self.id, function), kind, subject, &self.run(), data)
+        let id = match self.extensions.get(REVISION) {
+            None => reply_id(&self.source, &self.id, function),
+            Some(revision) => {
+                hex(&[self.source.as_bytes(), self.id.as_bytes(), function.as_bytes(), revision.as_bytes()])
+            }
+        };
+        Self::new(&source, &id, kind, subject, &self.run(), data)
     }
 
     /// The run's name: the attribute [`RUN`], or what follows from `source` and `id` for an event that begins one.

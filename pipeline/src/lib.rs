@@ -6,6 +6,7 @@
 //! contracts and its error texts.
 
 pub mod cli;
+pub mod engine;
 pub mod event;
 pub mod function;
 pub mod manifest;

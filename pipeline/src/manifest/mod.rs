@@ -1,8 +1,81 @@
 //! A pipeline as checked values: what the engine needs of the Knative manifests, and nothing that it would ignore.
+//!
+//! From below: `error` / `node` (YAML as a tree with lines) / `reader` (a mapping whose unread fields are refused) /
+//! `cluster`, `scalar`, `files`, `code` / `env`, `container`, `delivery` / `trigger`, `service`, `job`, `ping` / `set`. What is
+//! read and what it means: `docs/pipeline-manifests.md`.
+
+mod cluster;
+mod code;
+mod container;
+mod delivery;
+mod env;
+mod error;
+mod files;
+mod job;
+mod node;
+mod ping;
+mod reader;
+mod scalar;
+mod service;
+mod set;
+#[cfg(test)]
+mod tests;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use code::{MAX_CODE, MAX_CODE_FILES};
+pub use container::{LOCAL_COMMAND, LOCAL_FOLDER};
+pub use error::{Fault, ManifestErrors};
+pub use files::{MAX_FILE, MAX_FILES};
+pub use job::{UNLIMITED_DEADLINE, UNLIMITED_KEEP};
+pub use service::{UNLIMITED_CONCURRENCY, UNLIMITED_SCALE};
+
+use error::Report;
+use set::MissingSecret;
+
+/// Reads the pipeline that files and folders describe; secrets that are not in the set come from this process's environment.
+///
+/// # Errors
+/// Everything that is wrong, not only the first: see [`ManifestErrors`].
+pub fn read(paths: &[PathBuf]) -> Result<Pipeline, ManifestErrors> {
+    inspected(paths, &|name| std::env::var(name).ok(), MissingSecret::Refused).map(|found| found.pipeline)
+}
+
+/// Reads a set to show it: secrets may be missing.
+///
+/// # Errors
+/// As [`read`].
+pub fn inspect(paths: &[PathBuf]) -> Result<Inspection, ManifestErrors> {
+    inspected(paths, &|name| std::env::var(name).ok(), MissingSecret::Noted)
+}
+
+/// A set with what is to be said about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    pub pipeline: Pipeline,
+    /// `Kind/name` of the objects that only a cluster reads.
+    pub cluster_only: Vec<String>,
+    /// Where this machine differs from a cluster, and what must be there before the start.
+    pub notes: Vec<String>,
+}
+
+fn inspected(
+    paths: &[PathBuf],
+    environment: &dyn Fn(&str) -> Option<String>,
+    missing_secret: MissingSecret,
+) -> Result<Inspection, ManifestErrors> {
+    let report = Report::default();
+    let loaded = files::load(paths, &report);
+    if loaded.documents.is_empty() {
+        let path = paths.first().cloned().unwrap_or_default();
+        report.file(&path, "no object of a pipeline is there");
+    }
+    let (pipeline, cluster_only) = set::read(loaded, environment, missing_secret, &report);
+    report.finish().map(|notes| Inspection { pipeline, cluster_only, notes })
+}
 
 /// Everything that one set of manifests describes; names are unique in their list.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,0 +1,126 @@
+//! `GET /v1/events`: what has come, in the order of arrival, and what is to come.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::sse::{KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::stream::{self, Stream};
+use http::HeaderMap;
+use http::header::ACCEPT;
+use rusqlite::{Connection, params};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::Engine;
+
+const DEFAULT: u32 = 100;
+/// Of one answer, and of one read of a stream: at most this many events of 128 KiB.
+const MOST: u32 = 1000;
+const BATCH: u32 = 50;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    Router::new().route("/v1/events", get(list))
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    run: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+/// An event as it is listed: `{"seq", "arrived", "cause", "event"}`, the last in the JSON event format.
+#[derive(Debug)]
+struct Listed {
+    seq: i64,
+    value: Value,
+}
+
+async fn list(
+    State(engine): State<Arc<Engine>>,
+    headers: HeaderMap,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let is_stream = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("text/event-stream"));
+    if is_stream {
+        let mut wanted = wanted;
+        let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+        wanted.after = last.unwrap_or(wanted.after);
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+        return Sse::new(follow(engine, wanted)).keep_alive(keep_alive).into_response();
+    }
+    let limit = wanted.limit.unwrap_or(DEFAULT).min(MOST);
+    match engine.ledger.read(move |connection| read(connection, &wanted, limit)).await {
+        Ok(events) => {
+            let next = events.last().map(|event| event.seq);
+            let events: Vec<Value> = events.into_iter().map(|event| event.value).collect();
+            Json(json!({"events": events, "next": next})).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<Listed>> {
+    // The conditions are put together so that SQLite takes the index of the one that is there.
+    let mut query = "SELECT seq, arrived, cause, body FROM event WHERE seq > ?1".to_owned();
+    for (given, condition) in [(&wanted.run, " AND run = ?2"), (&wanted.kind, " AND type = ?3")] {
+        query.push_str(if given.is_some() { condition } else { "" });
+    }
+    query.push_str(" AND (?2 IS NULL OR 1) AND (?3 IS NULL OR 1) ORDER BY seq LIMIT ?4");
+    connection
+        .prepare_cached(&query)?
+        .query_map(params![wanted.after, wanted.run, wanted.kind, limit], |row| {
+            let seq = row.get(0)?;
+            let event: Value = serde_json::from_slice(row.get_ref(3)?.as_bytes()?).unwrap_or_default();
+            let (arrived, cause): (String, Option<i64>) = (row.get(1)?, row.get(2)?);
+            Ok(Listed { seq, value: json!({"seq": seq, "arrived": arrived, "cause": cause, "event": event}) })
+        })?
+        .collect()
+}
+
+/// Everything after a number, for ever: `id` is the number, `event` the type, `data` as in the list.
+fn follow(
+    engine: Arc<Engine>,
+    wanted: Wanted,
+) -> impl Stream<Item = Result<axum::response::sse::Event, Infallible>> {
+    let newest = engine.newest.subscribe();
+    let state = (engine, wanted, newest, VecDeque::<Listed>::new());
+    stream::unfold(state, async |(engine, mut wanted, mut newest, mut ready)| {
+        loop {
+            if let Some(listed) = ready.pop_front() {
+                let kind = listed.value["event"]["type"].as_str().unwrap_or_default().to_owned();
+                let item = axum::response::sse::Event::default()
+                    .id(listed.seq.to_string())
+                    .event(kind)
+                    .data(listed.value.to_string());
+                return Some((Ok(item), (engine, wanted, newest, ready)));
+            }
+            newest.mark_unchanged();
+            let query = wanted.clone();
+            let found = engine.ledger.read(move |connection| read(connection, &query, BATCH)).await.ok()?;
+            if let Some(last) = found.last() {
+                wanted.after = last.seq;
+                ready = found.into();
+                continue;
+            }
+            tokio::select! {
+                changed = newest.changed() => changed.ok()?,
+                () = engine.ended() => return None,
+            }
+        }
+    })
+}

@@ -1,0 +1,40 @@
+//! What others see of the engine, over HTTP: one file a resource, merged here.
+
+mod blobs;
+mod deliveries;
+mod events;
+mod ingress;
+mod state;
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, middleware};
+use http::StatusCode;
+use serde_json::json;
+
+use super::ledger::LedgerError;
+use super::{Engine, guard};
+
+/// All routes, behind the guard. Another resource is another line.
+pub(crate) fn all(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .merge(ingress::routes())
+        .merge(events::routes())
+        .merge(deliveries::routes())
+        .merge(state::routes())
+        .merge(blobs::routes())
+        .layer(middleware::from_fn_with_state(engine.clone(), guard::check))
+        .with_state(engine)
+}
+
+/// `{"error": TEXT}`.
+pub(crate) fn refused(status: StatusCode, text: impl std::fmt::Display) -> Response {
+    (status, Json(json!({ "error": text.to_string() }))).into_response()
+}
+
+impl IntoResponse for LedgerError {
+    fn into_response(self) -> Response {
+        refused(StatusCode::SERVICE_UNAVAILABLE, self)
+    }
+}

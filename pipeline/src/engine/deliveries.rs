@@ -1,0 +1,444 @@
+//! Deliveries in the database: every change of theirs is a function here, to be run in one transaction.
+//!
+//! A delivery is (event, trigger, revision of the target) and, for one that was done and is asked for again, a number. What is in flight
+//! is known to memory only, so after a crash it is pending, and is delivered again. The answer of a function, the deliveries
+//! that follow from it and the end of its own delivery are one transaction, so each has its effect once.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Deserialize;
+
+use super::call::Failure;
+use super::router::{Address, Route, Router};
+use crate::event::Event;
+use crate::records;
+
+/// The attribute of an event that is delivered again on purpose: another code, or somebody asked. Part of the id of the reply.
+pub(crate) use crate::event::REVISION;
+/// Functions that an event and those before it may go through: a pipeline that feeds itself ends here, as with Knative.
+pub(crate) const MAX_HOPS: u32 = 255;
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// An event that was taken: which lanes have work now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Accepted {
+    /// Its number, or of the one that was there before.
+    pub(crate) seq: i64,
+    pub(crate) is_new: bool,
+    pub(crate) lanes: BTreeSet<usize>,
+}
+
+/// A delivery whose time has come.
+#[derive(Debug, Clone)]
+pub(crate) struct Due {
+    pub(crate) id: i64,
+    pub(crate) seq: i64,
+    pub(crate) trigger: String,
+    pub(crate) kind: Kind,
+    pub(crate) attempt: u32,
+    pub(crate) hops: u32,
+    /// As it is to be sent.
+    pub(crate) event: Event,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An event to a trigger's subscriber.
+    Event,
+    /// An event that was given up, to the dead letter sink.
+    DeadLetter,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Event => "event",
+            Kind::DeadLetter => "dead",
+        }
+    }
+}
+
+/// Stores an event and one delivery for each trigger that takes it; nothing if it is there already.
+pub(crate) fn accept(
+    transaction: &Transaction,
+    router: &Router,
+    event: &Event,
+) -> rusqlite::Result<Accepted> {
+    match job_behind(transaction, event)? {
+        Some((cause, hops)) => insert(transaction, router, event, Some(cause), hops.saturating_add(1)),
+        None => insert(transaction, router, event, None, 0),
+    }
+}
+
+/// The event that a job answers: the job says its name in `source`, and copies the run.
+fn job_behind(connection: &Connection, event: &Event) -> rusqlite::Result<Option<(i64, u32)>> {
+    let Some(sink) = event.source.strip_prefix("/baton/jobs/") else { return Ok(None) };
+    connection
+        .prepare_cached(
+            "SELECT job.event, coalesce(max(delivery.hops), 0) FROM job
+             JOIN event ON event.seq = job.event
+             LEFT JOIN delivery ON delivery.event = job.event AND delivery.lane = 'job/' || job.sink
+             WHERE job.sink = ?1 AND event.run = ?2
+             GROUP BY job.name ORDER BY job.started IS NULL, job.started DESC LIMIT 1",
+        )?
+        .query_row(params![sink, event.run()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// As [`accept`], for an event that the engine sends in the place of a job.
+pub(crate) fn accept_for_job(
+    transaction: &Transaction,
+    router: &Router,
+    event: &Event,
+    job: &str,
+) -> rusqlite::Result<Accepted> {
+    let (cause, hops): (i64, u32) = transaction.query_row(
+        "SELECT job.event, coalesce(max(hops), 0) FROM job
+         LEFT JOIN delivery ON delivery.event = job.event AND delivery.lane = 'job/' || job.sink WHERE job.name = ?1",
+        params![job],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    insert(transaction, router, event, Some(cause), hops.saturating_add(1))
+}
+
+fn insert(
+    transaction: &Transaction,
+    router: &Router,
+    event: &Event,
+    cause: Option<i64>,
+    hops: u32,
+) -> rusqlite::Result<Accepted> {
+    let Some(seq) = records::insert(transaction, event, cause)? else {
+        let seq = transaction
+            .prepare_cached("SELECT seq FROM event WHERE source = ?1 AND id = ?2")?
+            .query_row(params![event.source, event.id], |row| row.get(0))?;
+        return Ok(Accepted { seq, ..Accepted::default() });
+    };
+    let mut accepted = Accepted { seq, is_new: true, lanes: BTreeSet::new() };
+    for route in router.matching(event) {
+        create(transaction, router, &New { route, seq, hops, ..New::of(route, seq) })?;
+        accepted.lanes.insert(route.to.lane);
+    }
+    Ok(accepted)
+}
+
+/// A delivery to be made.
+struct New<'a> {
+    route: &'a Route,
+    seq: i64,
+    kind: Kind,
+    again: u32,
+    mark: Option<&'a str>,
+    origin: Option<i64>,
+    hops: u32,
+}
+
+impl<'a> New<'a> {
+    fn of(route: &'a Route, seq: i64) -> Self {
+        Self { route, seq, kind: Kind::Event, again: 0, mark: None, origin: None, hops: 0 }
+    }
+}
+
+/// `false` if there is one.
+fn create(transaction: &Transaction, router: &Router, new: &New) -> rusqlite::Result<bool> {
+    let to = match new.kind {
+        Kind::Event => &new.route.to,
+        Kind::DeadLetter => new.route.dead_letter.as_ref().unwrap_or(&new.route.to),
+    };
+    let rows = transaction
+        .prepare_cached(
+            "INSERT INTO delivery (event, trigger, kind, revision, again, mark, origin, lane, hops, next_at, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            new.seq,
+            new.route.name,
+            new.kind.name(),
+            new.route.revision,
+            new.again,
+            new.mark,
+            new.origin,
+            router.lanes[to.lane].key,
+            new.hops,
+            now()
+        ])?;
+    Ok(rows > 0)
+}
+
+/// The deliveries of a lane whose time has come, at most `limit`, those that wait longest first, and the time of the next if
+/// there are fewer.
+pub(crate) fn due(
+    connection: &Connection,
+    lane: &str,
+    limit: usize,
+) -> rusqlite::Result<(Vec<Due>, Option<i64>)> {
+    let now = now();
+    let found = connection
+        .prepare_cached(
+            "SELECT delivery.id, event, trigger, kind, attempt, hops, mark, origin, body FROM delivery
+             JOIN event ON event.seq = delivery.event
+             WHERE lane = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at, delivery.id LIMIT ?3",
+        )?
+        .query_map(params![lane, now, limit as i64], |row| {
+            let kind = if row.get_ref(3)?.as_str()? == Kind::DeadLetter.name() {
+                Kind::DeadLetter
+            } else {
+                Kind::Event
+            };
+            let body = row.get_ref(8)?.as_bytes()?;
+            let mut event = Event::from_json(body).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, error.into())
+            })?;
+            if let Some(mark) = row.get(6)? {
+                event.extensions.insert(REVISION.to_owned(), mark);
+            }
+            if let Some(origin) = row.get::<_, Option<i64>>(7)? {
+                explain(connection, origin, &mut event)?;
+            }
+            let (trigger, attempt, hops) = (row.get(2)?, row.get(4)?, row.get(5)?);
+            Ok(Due { id: row.get(0)?, seq: row.get(1)?, trigger, kind, attempt, hops, event })
+        })?
+        .collect::<rusqlite::Result<Vec<Due>>>()?;
+    let next = connection
+        .prepare_cached(
+            "SELECT min(next_at) FROM delivery WHERE lane = ?1 AND state = 'pending' AND next_at > ?2",
+        )?
+        .query_row(params![lane, now], |row| row.get(0))?;
+    Ok((found, next))
+}
+
+/// Tells a dead letter sink why, in Knative's attributes; a code of -1 means that there was no answer, and the data is base64 of at most
+/// 1024 characters.
+fn explain(connection: &Connection, origin: i64, event: &mut Event) -> rusqlite::Result<()> {
+    let (lane, status, error, body) = connection
+        .prepare_cached("SELECT lane, last_status, last_error, last_body FROM delivery WHERE id = ?1")?
+        .query_row(params![origin], |row| {
+            let (status, body) = (row.get::<_, Option<u16>>(1)?, row.get::<_, Option<Vec<u8>>>(3)?);
+            Ok((row.get::<_, String>(0)?, status, row.get::<_, Option<String>>(2)?.unwrap_or_default(), body))
+        })?;
+    let data = body.filter(|body| !body.is_empty()).unwrap_or(error.into_bytes());
+    let data = base64::engine::general_purpose::STANDARD.encode(&data[..data.len().min(768)]);
+    let code = status.map_or_else(|| "-1".to_owned(), |status| status.to_string());
+    for (name, value) in [("knativeerrordest", lane), ("knativeerrorcode", code), ("knativeerrordata", data)]
+    {
+        event.extensions.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// The function is done: its reply, what follows from it, and the end of the delivery.
+pub(crate) fn done(
+    transaction: &Transaction,
+    router: &Router,
+    due: &Due,
+    status: Option<u16>,
+    reply: Option<&Event>,
+) -> rusqlite::Result<Accepted> {
+    if !is_pending(transaction, due.id)? {
+        return Ok(Accepted::default());
+    }
+    if reply.is_some() && due.hops >= MAX_HOPS {
+        let text = format!(
+            "the reply was dropped: this run has gone through {MAX_HOPS} functions, so it feeds itself"
+        );
+        return dead(transaction, router, due, &Failure::new(text));
+    }
+    let accepted = match reply {
+        Some(reply) => insert(transaction, router, reply, Some(due.seq), due.hops + 1)?,
+        None => Accepted::default(),
+    };
+    transaction
+        .prepare_cached(
+            "UPDATE delivery SET state = 'done', reply = ?2, last_status = ?3, last_error = NULL, last_body = NULL, changed = ?4
+             WHERE id = ?1",
+        )?
+        .execute(params![due.id, reply.map(|_| accepted.seq), status, now()])?;
+    Ok(accepted)
+}
+
+/// The attempt failed; the next is at `next_at`.
+pub(crate) fn later(
+    transaction: &Transaction,
+    id: i64,
+    failure: &Failure,
+    next_at: i64,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE delivery SET attempt = attempt + 1, next_at = ?2, last_error = ?3, last_status = ?4, last_body = ?5, changed = ?6
+             WHERE id = ?1 AND state = 'pending'",
+        )?
+        .execute(params![id, next_at, failure.text, failure.status, failure.body, now()])?;
+    Ok(())
+}
+
+/// The delivery is given up; the dead letter sink, if there is one, is told.
+pub(crate) fn dead(
+    transaction: &Transaction,
+    router: &Router,
+    due: &Due,
+    failure: &Failure,
+) -> rusqlite::Result<Accepted> {
+    if !is_pending(transaction, due.id)? {
+        return Ok(Accepted::default());
+    }
+    transaction
+        .prepare_cached(
+            "UPDATE delivery SET state = 'dead', attempt = attempt + 1, last_error = ?2, last_status = ?3, last_body = ?4, changed = ?5
+             WHERE id = ?1",
+        )?
+        .execute(params![due.id, failure.text, failure.status, failure.body, now()])?;
+    let mut accepted = Accepted::default();
+    if due.kind == Kind::Event
+        && let Some(route) = router.route(&due.trigger)
+        && let Some(Address { lane, .. }) = route.dead_letter
+    {
+        let again = 1 + count(transaction, route, due.seq, Kind::DeadLetter)?;
+        let new = New {
+            kind: Kind::DeadLetter,
+            origin: Some(due.id),
+            again,
+            hops: due.hops + 1,
+            ..New::of(route, due.seq)
+        };
+        create(transaction, router, &new)?;
+        accepted.lanes.insert(lane);
+    }
+    Ok(accepted)
+}
+
+fn is_pending(transaction: &Transaction, id: i64) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT state = 'pending' FROM delivery WHERE id = ?1")?
+        .query_row(params![id], |row| row.get(0))
+}
+
+/// The highest number of a delivery of this kind, revision, event and trigger; 0 if there is none.
+fn count(transaction: &Transaction, route: &Route, seq: i64, kind: Kind) -> rusqlite::Result<u32> {
+    transaction
+        .prepare_cached(
+            "SELECT coalesce(max(again), 0) FROM delivery WHERE event = ?1 AND trigger = ?2 AND kind = ?3 AND revision = ?4",
+        )?
+        .query_row(params![seq, route.name, kind.name(), route.revision], |row| row.get(0))
+}
+
+/// Which deliveries are wanted again; `None` does not restrict.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Requeue {
+    pub(crate) trigger: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) id: Option<String>,
+}
+
+/// Makes dead deliveries pending. With all three of trigger, source and id also one that is done: it is made again, under a new number.
+/// Gives how many.
+pub(crate) fn requeue(
+    transaction: &Transaction,
+    router: &Router,
+    wanted: &Requeue,
+) -> rusqlite::Result<(usize, BTreeSet<usize>)> {
+    let names: Vec<&str> = router.routes.iter().map(|route| route.name.as_str()).collect();
+    let names = serde_json::to_string(&names).unwrap_or_default();
+    let lanes: Vec<String> = transaction
+        .prepare_cached(
+            "UPDATE delivery SET state = 'pending', attempt = 0, next_at = ?4, changed = ?4
+             WHERE state = 'dead' AND (?1 IS NULL OR trigger = ?1) AND trigger IN (SELECT value FROM json_each(?5))
+             AND ((?2 IS NULL AND ?3 IS NULL) OR event IN
+                  (SELECT seq FROM event WHERE (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR id = ?3)))
+             RETURNING lane",
+        )?
+        .query_map(params![wanted.trigger, wanted.source, wanted.id, now(), names], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let woken =
+        router.lanes.iter().enumerate().filter(|(_, lane)| lanes.contains(&lane.key)).map(|(index, _)| index);
+    let mut woken: BTreeSet<usize> = woken.collect();
+    let mut number = lanes.len();
+    if number == 0
+        && let Requeue { trigger: Some(trigger), source: Some(source), id: Some(id) } = wanted
+        && let Some(route) = router.route(trigger)
+        && let Some(seq) = transaction
+            .query_row("SELECT seq FROM event WHERE source = ?1 AND id = ?2", params![source, id], |row| {
+                row.get(0)
+            })
+            .optional()?
+        && repeat(transaction, router, route, seq)?
+    {
+        number = 1;
+        woken.insert(route.to.lane);
+    }
+    Ok((number, woken))
+}
+
+/// Delivers an event again under the present revision: the first time marked with the revision, after that with a number too.
+/// `false` if such a delivery is pending already.
+pub(crate) fn repeat(
+    transaction: &Transaction,
+    router: &Router,
+    route: &Route,
+    seq: i64,
+) -> rusqlite::Result<bool> {
+    let last: Option<(u32, String, u32)> = transaction
+        .prepare_cached(
+            "SELECT again, state, hops FROM delivery
+             WHERE event = ?1 AND trigger = ?2 AND kind = 'event' AND revision = ?3 ORDER BY again DESC LIMIT 1",
+        )?
+        .query_row(params![seq, route.name, route.revision], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    match last {
+        None => create(transaction, router, &New { mark: Some(&route.revision), ..New::of(route, seq) }),
+        Some((again, state, hops)) if state == "done" => {
+            let mark = format!("{}-{}", route.revision, again + 1);
+            create(
+                transaction,
+                router,
+                &New { again: again + 1, mark: Some(&mark), hops, ..New::of(route, seq) },
+            )
+        }
+        Some(_) => Ok(false),
+    }
+}
+
+/// At the start: what is pending from earlier manifests goes to the present target and revision of its trigger; what has no trigger
+/// any more is dead. Gives how many died.
+pub(crate) fn adopt(transaction: &Transaction, router: &Router) -> rusqlite::Result<usize> {
+    let names: Vec<&str> = router.routes.iter().map(|route| route.name.as_str()).collect();
+    for route in &router.routes {
+        let lane = &router.lanes[route.to.lane].key;
+        let revision = &route.revision;
+        // A delivery of the present revision may be there already, if the code went back: then that one counts. If it
+        // was given up, it is the one that is tried again.
+        transaction.execute(
+            "UPDATE delivery SET state = 'pending', attempt = 0, next_at = ?3 WHERE trigger = ?1 AND kind = 'event' AND revision = ?2
+             AND state = 'dead' AND again = 0 AND event IN (SELECT event FROM delivery AS old WHERE old.trigger = ?1
+             AND old.kind = 'event' AND old.state = 'pending' AND old.revision <> ?2)",
+            params![route.name, revision, now()],
+        )?;
+        transaction.execute(
+            "UPDATE OR IGNORE delivery SET revision = ?2, lane = ?3
+             WHERE trigger = ?1 AND kind = 'event' AND state = 'pending' AND (revision <> ?2 OR lane <> ?3)",
+            params![route.name, revision, lane],
+        )?;
+        transaction.execute(
+            "DELETE FROM delivery WHERE trigger = ?1 AND kind = 'event' AND state = 'pending' AND revision <> ?2",
+            params![route.name, revision],
+        )?;
+        if let Some(Address { lane, .. }) = route.dead_letter {
+            transaction.execute(
+                "UPDATE delivery SET lane = ?2 WHERE trigger = ?1 AND kind = 'dead' AND state = 'pending'",
+                params![route.name, router.lanes[lane].key],
+            )?;
+        }
+    }
+    transaction.execute(
+        "UPDATE delivery SET state = 'dead', changed = ?2, last_error = 'the trigger ' || trigger || ' is no longer in the manifests'
+         WHERE state = 'pending' AND trigger NOT IN (SELECT value FROM json_each(?1))",
+        params![serde_json::to_string(&names).unwrap_or_default(), now()],
+    )
+}

@@ -1,0 +1,318 @@
+//! YAML into a tree of plain values with line numbers, under limits.
+//!
+//! `yaml_serde::Value` knows no lines, and its guard against aliases counts jumps, not what they produce: a file of 1 MiB may
+//! still become many GB. Hence a tree of our own: every value costs budget, and the line of a key follows from where its
+//! borrowed text lies in the source.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// Bytes that the values of one file may take, aliases followed.
+const BUDGET: usize = 16 * 1024 * 1024;
+const COST: usize = 32;
+
+/// A value and the line where it begins, 0 if that is not known.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Flag(bool),
+    Whole(i64),
+    /// A fraction, or a number beyond 64 bits.
+    Number(f64),
+    /// `plain`: written on one line without quotes.
+    Text {
+        value: String,
+        plain: bool,
+    },
+    List(Vec<Node>),
+    /// In the order of the file; keys are unique.
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Of the key.
+    pub(super) line: usize,
+    pub(super) value: Node,
+}
+
+impl Node {
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Text { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// What the parser says of a document that is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) document: usize,
+    pub(super) line: Option<usize>,
+    pub(super) text: String,
+}
+
+/// The documents of a text, numbered from 1; empty ones are left out. A document that cannot be read does not hide the next,
+/// unless its very syntax is broken.
+pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
+    let source = Source::new(text);
+    let mut result = Vec::new();
+    for (index, document) in yaml_serde::Deserializer::from_str(text).enumerate() {
+        match Build(&source).deserialize(document) {
+            Ok(Node { kind: Kind::Null, .. }) => {}
+            Ok(node) => result.push(Ok((index + 1, node))),
+            Err(error) => result.push(Err(Unreadable {
+                document: index + 1,
+                line: error.location().map(|location| location.line()),
+                text: error.to_string(),
+            })),
+        }
+    }
+    result
+}
+
+/// The text with what is needed to find places in it, and the budget that is left.
+struct Source<'de> {
+    text: &'de str,
+    starts: Vec<usize>,
+    budget: Cell<usize>,
+}
+
+impl<'de> Source<'de> {
+    fn new(text: &'de str) -> Self {
+        let starts = std::iter::once(0)
+            .chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1))
+            .collect();
+        Self { text, starts, budget: Cell::new(BUDGET) }
+    }
+
+    fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
+        match self.budget.get().checked_sub(bytes + COST) {
+            Some(left) => {
+                self.budget.set(left);
+                Ok(())
+            }
+            None => Err(E::custom("its aliases unfold to more than 16 MiB: write the values out")),
+        }
+    }
+
+    /// Where a text that the parser borrowed begins; `None` if it was copied (escapes, several lines).
+    fn offset(&self, borrowed: &str) -> Option<usize> {
+        let offset = (borrowed.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
+        (offset + borrowed.len() <= self.text.len()).then_some(offset)
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+}
+
+struct Build<'s, 'de>(&'s Source<'de>);
+
+impl<'de> DeserializeSeed<'de> for Build<'_, 'de> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Build<'_, 'de> {
+    fn scalar<E: Error>(&self, kind: Kind) -> Result<Node, E> {
+        self.0.spend(0)?;
+        Ok(Node { line: 0, kind })
+    }
+}
+
+impl<'de> Visitor<'de> for Build<'_, 'de> {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value without a tag")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
+        self.scalar(Kind::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Node, E> {
+        self.scalar(Kind::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
+        self.scalar(Kind::Flag(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
+        self.scalar(Kind::Whole(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
+        self.scalar(i64::try_from(value).map_or(Kind::Number(value as f64), Kind::Whole))
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Node, E> {
+        self.scalar(Kind::Number(value as f64))
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Node, E> {
+        self.scalar(Kind::Number(value as f64))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
+        self.scalar(Kind::Number(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
+        self.0.spend(value.len())?;
+        Ok(Node { line: 0, kind: Kind::Text { value: value.to_owned(), plain: false } })
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Node, E> {
+        self.0.spend(value.len())?;
+        let offset = self.0.offset(value);
+        let before = offset.and_then(|offset| self.0.text[..offset].bytes().next_back());
+        let plain = offset.is_some() && !matches!(before, Some(b'"' | b'\''));
+        let line = offset.map_or(0, |offset| self.0.line(offset));
+        Ok(Node { line, kind: Kind::Text { value: value.to_owned(), plain } })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        self.0.spend(0)?;
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element_seed(Build(self.0))? {
+            items.push(item);
+        }
+        Ok(Node { line: items.first().map_or(0, |item| item.line), kind: Kind::List(items) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        self.0.spend(0)?;
+        let mut seen = BTreeSet::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        while let Some((key, line)) = access.next_key_seed(Key { source: self.0, seen: &mut seen })? {
+            entries.push(Entry { key, line, value: access.next_value_seed(Build(self.0))? });
+        }
+        Ok(Node { line: entries.first().map_or(0, |entry| entry.line), kind: Kind::Map(entries) })
+    }
+}
+
+/// A key: a text that the mapping does not have yet. Refused here, so that the parser's error has the key's place.
+struct Key<'s, 'de> {
+    source: &'s Source<'de>,
+    seen: &'s mut BTreeSet<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_, 'de> {
+    type Value = (String, usize);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_, 'de> {
+    type Value = (String, usize);
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a text as the key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        self.source.spend(key.len())?;
+        if key == "<<" {
+            return Err(E::custom("merge keys (<<) are not read: write the fields out"));
+        }
+        if !self.seen.insert(key.to_owned()) {
+            return Err(E::custom(format!("duplicate key {key:?}")));
+        }
+        Ok((key.to_owned(), 0))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Self::Value, E> {
+        let line = self.source.offset(key).map_or(0, |offset| self.source.line(offset));
+        self.visit_str(key).map(|(key, _)| (key, line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Node {
+        documents(text).remove(0).unwrap().1
+    }
+
+    #[test]
+    fn keys_and_texts_know_their_lines() {
+        let node = one("# remark\na: 1\nb:\n  - c: x\n  - \"y\"\n");
+        let Kind::Map(entries) = &node.kind else { panic!("{node:?}") };
+        assert_eq!(entries.iter().map(|entry| entry.line).collect::<Vec<_>>(), [2, 3]);
+        let Kind::List(items) = &entries[1].value.kind else { panic!("{node:?}") };
+        assert_eq!(items.iter().map(|item| item.line).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn only_texts_without_quotes_are_plain() {
+        let node = one("a: yes\nb: 'yes'\nc: \"yes\"\nd: |\n  yes\n");
+        let plain = |key: &str| matches!(node.get(key).unwrap().kind, Kind::Text { plain: true, .. });
+        assert_eq!(["a", "b", "c", "d"].map(plain), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_read_does_not_hide_the_next() {
+        let found = documents("a: 1\na: 2\n---\nb: 1\n---\n# nothing\n---\n? [x]\n: 1\n");
+        assert_eq!(found.len(), 3);
+        let first = found[0].as_ref().unwrap_err();
+        assert_eq!((first.document, first.line), (1, Some(2)));
+        assert!(first.text.contains("duplicate key \"a\""), "{}", first.text);
+        assert_eq!(found[1].as_ref().unwrap().0, 2);
+        assert_eq!(found[2].as_ref().unwrap_err().document, 4);
+    }
+
+    #[test]
+    fn hostile_yaml_ends_early_with_a_reason() {
+        let billion = (1..10).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, level| {
+            let previous = format!("*a{}, ", level - 1).repeat(9);
+            format!("{text}a{level}: &a{level} [{previous}]\n")
+        });
+        let wide = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a, ".repeat(100_000));
+        let quadratic = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(100_000), "*a, ".repeat(100_000));
+        let deep = "[".repeat(100_000);
+        let cases = [
+            (billion.as_str(), "repetition limit"),
+            (&wide, "aliases"),
+            (&quadratic, "aliases"),
+            (&deep, "recursion limit"),
+            ("a: !tag {b: 1}", "without a tag"),
+            ("a: &a [*a]", "recursion limit"),
+            ("a: *nobody", "anchor"),
+            ("a: [1", "did not find"),
+            ("base: &b {c: 1}\nd: {<<: *b}", "merge keys"),
+            ("1: a", "a text as the key"),
+        ];
+        for (text, reason) in cases {
+            let found = documents(text);
+            let error = found[0].as_ref().unwrap_err();
+            assert!(error.text.contains(reason), "{reason}: {}", error.text);
+        }
+    }
+}
