@@ -1,5 +1,7 @@
 //! The pipeline's part of the command line: one file a command.
 
+mod check;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -15,14 +17,13 @@ pub enum Command {
 /// Commands of a pipeline.
 #[derive(Debug, Subcommand)]
 pub enum PipelineCommand {
-    /// Print the largest event in bytes
-    #[command(hide = true)]
-    Limit,
+    /// Check manifests and show the pipeline that they describe
+    Check(check::CheckArgs),
 }
 
 /// Runs a command and returns the exit code, as those of the runner do.
 pub fn run(command: Command) -> ExitCode {
     match command {
-        Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
+        Command::Pipeline(PipelineCommand::Check(args)) => check::run(&args),
     }
 }
