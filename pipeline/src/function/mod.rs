@@ -3,7 +3,9 @@
 //! A function is an async call from an event to at most one event. It holds nothing between calls: what it must remember is in
 //! the store. The server is the same behind the local engine and behind Knative.
 
+pub mod history;
 mod server;
+mod sweep;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -56,6 +58,9 @@ pub type Function = fn(Arc<Context>, Event) -> Call;
 
 /// The function with this name.
 pub fn named(name: &str) -> Option<Function> {
-    let _ = name;
-    None
+    match name {
+        "history" => Some(history::history),
+        "sweep" => Some(sweep::sweep),
+        _ => None,
+    }
 }
