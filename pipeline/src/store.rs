@@ -271,6 +271,39 @@ impl Store {
         self.create(&log_key(log, name, after + 1)?, json(entry)).await
     }
 
+    /// Creates the entry `FOLDER/KEY.json` if there is none; `false` if there is. `key` is hex digits.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub async fn create_entry(&self, folder: &str, key: &str, entry: &impl Serialize) -> Result<bool> {
+        self.create(&entry_key(folder, key)?, json(entry)).await
+    }
+
+    /// An entry of a folder.
+    ///
+    /// # Errors
+    /// The store's own failure; [`StoreError::Damaged`].
+    pub async fn read_entry<T: DeserializeOwned>(&self, folder: &str, key: &str) -> Result<Option<T>> {
+        self.entry(&entry_key(folder, key)?).await
+    }
+
+    /// The keys of all entries of a folder, in order.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub async fn entries(&self, folder: &str) -> Result<Vec<String>> {
+        let listed: Vec<_> = self
+            .objects
+            .list(Some(&self.path(checked_name(folder)?)))
+            .try_collect()
+            .await
+            .map_err(|error| failed("list", folder, error))?;
+        let key = |path: &Path| path.filename()?.strip_suffix(".json").map(str::to_owned);
+        let mut keys: Vec<String> = listed.iter().filter_map(|meta| key(&meta.location)).collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
     async fn length(&self, log: &str, name: &str) -> Result<Option<u64>> {
         let folder = self.path(&format!("{log}/{}", checked_name(name)?));
         let listed: Vec<_> = self
@@ -324,6 +357,16 @@ fn blob_key(digest: &Digest) -> String {
 
 fn memo_key(stage: &str, key: &Digest) -> Result<String> {
     Ok(format!("memo/{}/{}.json", checked_name(stage)?, key.hex()))
+}
+
+fn entry_key(folder: &str, key: &str) -> Result<String> {
+    Ok(format!("{}/{}.json", checked_name(folder)?, checked_key(key)?))
+}
+
+/// Hex digits; what else lies in a folder is none of ours.
+fn checked_key(key: &str) -> Result<&str> {
+    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_key.then_some(key).ok_or_else(|| StoreError::BadName(key.chars().take(100).collect()))
 }
 
 fn log_key(log: &str, name: &str, number: u64) -> Result<String> {

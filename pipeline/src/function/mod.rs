@@ -7,8 +7,10 @@ mod bundle;
 mod cost;
 mod deploy;
 mod evaluate;
+pub mod history;
 mod runner;
 mod server;
+mod sweep;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -60,13 +62,15 @@ pub type Call = Pin<Box<dyn Future<Output = Result<Option<Event>, Failure>> + Se
 pub type Function = fn(Arc<Context>, Event) -> Call;
 
 /// The names of all functions.
-pub const NAMES: [&str; 2] = ["evaluate", "deploy"];
+pub const NAMES: [&str; 4] = ["evaluate", "deploy", "history", "sweep"];
 
 /// The function with this name.
 pub fn named(name: &str) -> Option<Function> {
     match name {
         "evaluate" => Some(evaluate::evaluate),
         "deploy" => Some(deploy::deploy),
+        "history" => Some(history::history),
+        "sweep" => Some(sweep::sweep),
         _ => None,
     }
 }

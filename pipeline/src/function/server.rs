@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
@@ -18,27 +18,34 @@ use crate::event::{Event, MAX_EVENT};
 /// # Errors
 /// The address cannot be bound.
 pub async fn serve(address: SocketAddr, function: Function, context: Arc<Context>) -> std::io::Result<()> {
+    let call = move |headers: HeaderMap, body: Bytes| async move {
+        answer(&headers, &body, async |event| function(context, event).await).await
+    };
+    listen(address, Router::new().route("/", post(call))).await
+}
+
+/// The same for a function with routes of its own; `/` is among them.
+pub(super) async fn listen(address: SocketAddr, routes: Router) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await?;
-    let routes = Router::new()
-        .route("/", post(call))
+    let routes = routes
         .route("/health/readiness", get(|| async { "ready\n" }))
         .route("/health/liveness", get(|| async { "live\n" }))
-        .layer(DefaultBodyLimit::max(MAX_EVENT))
-        .with_state((function, context));
+        .layer(DefaultBodyLimit::max(MAX_EVENT));
     axum::serve(listener, routes).with_graceful_shutdown(crate::signal::ended()).await
 }
 
-async fn call(
-    State((function, context)): State<(Function, Arc<Context>)>,
-    headers: HeaderMap,
-    body: Bytes,
+/// Reads the event, calls the function, and writes what it answered.
+pub(super) async fn answer(
+    headers: &HeaderMap,
+    body: &[u8],
+    function: impl AsyncFnOnce(Event) -> Result<Option<Event>, Failure>,
 ) -> Response {
-    let event = match Event::from_http(&headers, &body) {
+    let event = match Event::from_http(headers, body) {
         Ok(event) => event,
         Err(error) => return refused(error.status(), &error.to_string()),
     };
     let (kind, id) = (event.kind.clone(), event.id.clone());
-    match function(context, event).await {
+    match function(event).await {
         Ok(Some(answer)) => answer.to_http().into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Err(failure) => {

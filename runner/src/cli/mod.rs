@@ -4,7 +4,7 @@ mod client;
 mod commands;
 mod contract;
 mod doctor;
-mod output;
+pub mod output;
 mod predict;
 mod push;
 
@@ -56,6 +56,24 @@ pub struct ClientArgs {
     json: bool,
 }
 
+/// Which of the activations are to be shown.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HistoryArgs {
+    pub model: Option<String>,
+    /// At most this many entries
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl HistoryArgs {
+    /// Is JSON to be printed?
+    pub fn json(&self) -> bool {
+        self.client.json
+    }
+}
+
 /// What the runner and its clients can be asked to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -79,15 +97,6 @@ pub enum Command {
     /// Show a model and its versions
     Show {
         model: String,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
-    /// Show what was served when
-    History {
-        model: Option<String>,
-        /// At most this many entries
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -159,9 +168,6 @@ pub fn run(command: Command) -> ExitCode {
         Command::Push { push, client } => client.run(|server, json| push::push(server, &push, json)),
         Command::List { client } => client.run(commands::list),
         Command::Show { model, client } => client.run(|server, json| commands::show(server, &model, json)),
-        Command::History { model, limit, client } => {
-            client.run(|server, json| commands::history(server, model.as_deref(), limit, json))
-        }
         Command::Activate { model, version, expect_generation, client } => {
             client.run(|server, json| commands::activate(server, &model, &version, expect_generation, json))
         }
@@ -180,6 +186,17 @@ pub fn run(command: Command) -> ExitCode {
         Command::Errors { code } => commands::errors(code.as_deref()),
         Command::Openapi => output::json(&crate::admin::document()),
     };
+    exit_code(result)
+}
+
+/// Shows what was served when; returns the exit code as [`run`] does. The command is the pipeline's: the runs that made what was
+/// served are its records.
+pub fn history(arguments: &HistoryArgs) -> ExitCode {
+    let HistoryArgs { model, limit, client } = arguments;
+    exit_code(client.run(|server, json| commands::history(server, model.as_deref(), *limit, json)))
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

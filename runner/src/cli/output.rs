@@ -13,13 +13,13 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// One line. A closed pipe (`baton list | head -1`) is no error.
-pub(super) fn line(text: &str) {
+pub fn line(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// A table with its columns aligned.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) {
+pub fn table(header: &[&str], rows: &[Vec<String>]) {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
@@ -40,7 +40,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) {
 }
 
 /// `sha256:0123456789ab`: enough to tell bundles apart by eye.
-pub(super) fn short(digest: &str) -> &str {
+pub fn short(digest: &str) -> &str {
     digest.get(..19).unwrap_or(digest)
 }
 

@@ -1,0 +1,352 @@
+//! From the text of a query to a checked expression, by recursive descent.
+//!
+//! ```text
+//! or        = and { "or" and }
+//! and       = not { "and" not }
+//! not       = "not" not | "(" or ")" | test
+//! test      = field ( operator literal | ["not"] "in" "(" literal { "," literal } ")" | "is" ["not"] "null" | "exists" )
+//! operator  = "=" | "==" | "!=" | "<>" | "<" | "<=" | ">" | ">=" | "~" | "!~"
+//! field     = word { "." ( word | text ) }
+//! literal   = number | text | "true" | "false" | time span
+//! ```
+
+use std::cmp::Ordering;
+
+use jiff::tz::TimeZone;
+
+use super::field::{Field, Names, Values};
+use super::judge::{Condition, Literal, Operator};
+use super::lex::{QueryError, Token, tokens};
+use super::select::Wanted;
+
+/// Brackets and negations within each other.
+const MAX_DEPTH: usize = 50;
+
+/// A checked expression; the empty one matches every run.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    pub(super) condition: Option<Condition>,
+    pub(super) wanted: Wanted,
+}
+
+impl Expression {
+    /// `now` is what time spans (`-7d`) count from.
+    ///
+    /// # Errors
+    /// [`QueryError`]: not this language, no such field, or values that cannot be compared with it.
+    pub fn parse(text: &str, names: &Names, now: jiff::Timestamp) -> Result<Self, QueryError> {
+        let mut parser = Parser { text, tokens: tokens(text)?, at: 0, names, now, wanted: Wanted::default() };
+        if matches!(parser.peek(), Token::End) {
+            return Ok(Self { condition: None, wanted: parser.wanted });
+        }
+        let condition = parser.any(0)?;
+        match parser.peek() {
+            Token::End => Ok(Self { condition: Some(condition), wanted: parser.wanted }),
+            other => Err(parser.error(format!("and or or is expected here, not {other}"))),
+        }
+    }
+}
+
+/// The way that a field is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    pub(super) fn of(self, order: Ordering) -> Ordering {
+        match self {
+            Direction::Up => order,
+            Direction::Down => order.reverse(),
+        }
+    }
+}
+
+/// Fields to sort by, the most important first.
+#[derive(Debug, Clone)]
+pub struct Sort {
+    pub(super) fields: Vec<(Field, Direction)>,
+    pub(super) wanted: Wanted,
+}
+
+impl Sort {
+    /// `-accuracy,started`; `None` for the empty text.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn parse(text: &str, names: &Names) -> Result<Option<Self>, QueryError> {
+        let mut sort = Self { fields: Vec::new(), wanted: Wanted::default() };
+        let mut start = 0;
+        for part in text.split(',').take_while(|_| !text.trim().is_empty()) {
+            let (direction, name) = match part.trim().strip_prefix('-') {
+                Some(name) => (Direction::Down, name),
+                None => (Direction::Up, part.trim()),
+            };
+            let begin = part.chars().count() - part.trim_start().chars().count();
+            let at = start + begin + usize::from(direction == Direction::Down);
+            let error = |reason| QueryError::new(text, at, reason);
+            let field = field(name, names, &mut sort.wanted).map_err(error)?;
+            if field.values == Values::Group {
+                return Err(error(format!("{name} is a group of fields and has no order")));
+            }
+            sort.fields.push((field, direction));
+            start += part.chars().count() + 1;
+        }
+        Ok((!sort.fields.is_empty()).then_some(sort))
+    }
+}
+
+/// The field with this name, which stands alone; or why there is none.
+pub(super) fn field(name: &str, names: &Names, wanted: &mut Wanted) -> Result<Field, String> {
+    let mut words = tokens(name).map_err(|error| error.reason)?.into_iter().map(|(_, token)| token);
+    let mut parts = Vec::new();
+    loop {
+        match (words.next(), parts.is_empty()) {
+            (Some(Token::Word(part)), _) | (Some(Token::Text(part)), false) => parts.push(part),
+            _ => return Err("a field is expected here".to_owned()),
+        }
+        match words.next() {
+            Some(Token::Sign(".")) => {}
+            Some(Token::End) => break,
+            _ => return Err(format!("{name} is no field; several are separated by commas")),
+        }
+    }
+    names.field(&parts, wanted)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<(usize, Token)>,
+    at: usize,
+    names: &'a Names,
+    now: jiff::Timestamp,
+    wanted: Wanted,
+}
+
+impl Parser<'_> {
+    fn any(&mut self, depth: usize) -> Result<Condition, QueryError> {
+        let mut parts = vec![self.all(depth)?];
+        while self.word("or") {
+            parts.push(self.all(depth)?);
+        }
+        Ok(if parts.len() == 1 { parts.remove(0) } else { Condition::Any(parts) })
+    }
+
+    fn all(&mut self, depth: usize) -> Result<Condition, QueryError> {
+        let mut parts = vec![self.not(depth)?];
+        while self.word("and") {
+            parts.push(self.not(depth)?);
+        }
+        Ok(if parts.len() == 1 { parts.remove(0) } else { Condition::All(parts) })
+    }
+
+    fn not(&mut self, depth: usize) -> Result<Condition, QueryError> {
+        if depth > MAX_DEPTH {
+            return Err(self.error(format!("more than {MAX_DEPTH} brackets within each other")));
+        }
+        if self.word("not") {
+            return Ok(Condition::Not(Box::new(self.not(depth + 1)?)));
+        }
+        if self.sign("(") {
+            let inner = self.any(depth + 1)?;
+            return if self.sign(")") {
+                Ok(inner)
+            } else {
+                Err(self.error(format!(") is expected here, not {}", self.peek())))
+            };
+        }
+        self.test()
+    }
+
+    fn test(&mut self) -> Result<Condition, QueryError> {
+        let (place, name, field) = self.field()?;
+        if self.word("exists") {
+            return Ok(Condition::Not(Box::new(Condition::Missing(field))));
+        }
+        if self.word("is") {
+            let not = self.word("not");
+            if !self.word("null") {
+                return Err(self.error(format!("null is expected here, not {}", self.peek())));
+            }
+            let missing = Condition::Missing(field);
+            return Ok(if not { Condition::Not(Box::new(missing)) } else { missing });
+        }
+        let at = self.at;
+        let sign = match self.peek() {
+            Token::Sign(sign) => *sign,
+            _ => "",
+        };
+        if sign == "~" || sign == "!~" {
+            self.at += 1;
+            let contains = Condition::Contains(field, self.contained()?.to_lowercase());
+            return Ok(if sign == "~" { contains } else { Condition::Not(Box::new(contains)) });
+        }
+        if field.values == Values::Group {
+            let reason = format!("{name} is a group; name one of its fields: {name}.NAME");
+            return Err(QueryError::new(self.text, place, reason));
+        }
+        let not = self.word("not");
+        if self.word("in") {
+            let list = Condition::In(field.clone(), self.list(&name, &field)?);
+            return Ok(if not { Condition::Not(Box::new(list)) } else { list });
+        }
+        let operator = match sign {
+            "=" | "==" => Operator::Equal,
+            "!=" | "<>" => Operator::NotEqual,
+            "<" => Operator::Less,
+            "<=" => Operator::AtMost,
+            ">" => Operator::Greater,
+            ">=" => Operator::AtLeast,
+            _ => {
+                self.at = at;
+                let reason = format!(
+                    "an operator is expected after {name} (=, !=, <, <=, >, >=, ~, in, is null, exists)"
+                );
+                return Err(self.error(reason));
+            }
+        };
+        self.at += 1;
+        let place = self.place();
+        let literal = self.literal(&name, &field)?;
+        if matches!(literal, Literal::Bool(_)) && !matches!(operator, Operator::Equal | Operator::NotEqual) {
+            return Err(QueryError::new(
+                self.text,
+                place,
+                "true and false have no order; compare with = or !=",
+            ));
+        }
+        Ok(Condition::Compare(field, operator, literal))
+    }
+
+    fn field(&mut self) -> Result<(usize, String, Field), QueryError> {
+        let place = self.place();
+        let mut parts = match self.peek() {
+            Token::Word(word) => vec![word.clone()],
+            Token::Text(text) => {
+                let reason = format!("a field is expected here, without quotes, not the text {text:?}");
+                return Err(self.error(reason));
+            }
+            other => return Err(self.error(format!("a field is expected here, not {other}"))),
+        };
+        self.at += 1;
+        while self.sign(".") {
+            match self.peek() {
+                Token::Word(part) | Token::Text(part) => parts.push(part.clone()),
+                other => return Err(self.error(format!("a name is expected after the dot, not {other}"))),
+            }
+            self.at += 1;
+        }
+        let field = self.names.field(&parts, &mut self.wanted);
+        let field = field.map_err(|reason| QueryError::new(self.text, place, reason))?;
+        Ok((place, parts.join("."), field))
+    }
+
+    fn list(&mut self, name: &str, field: &Field) -> Result<Vec<Literal>, QueryError> {
+        if !self.sign("(") {
+            return Err(self.error(format!("( is expected after in, not {}", self.peek())));
+        }
+        let mut literals = Vec::new();
+        loop {
+            literals.push(self.literal(name, field)?);
+            if self.sign(")") {
+                return Ok(literals);
+            }
+            if !self.sign(",") {
+                return Err(self.error(format!(", or ) is expected here, not {}", self.peek())));
+            }
+        }
+    }
+
+    fn contained(&mut self) -> Result<String, QueryError> {
+        let text = match self.peek() {
+            Token::Text(text) => text.clone(),
+            Token::Number(number) => number.to_string(),
+            other => return Err(self.error(format!("a text is expected after ~, in quotes, not {other}"))),
+        };
+        self.at += 1;
+        Ok(text)
+    }
+
+    fn literal(&mut self, name: &str, field: &Field) -> Result<Literal, QueryError> {
+        let is_time = field.values == Values::Time;
+        let literal = match self.peek() {
+            Token::Number(_) | Token::Word(_) if is_time => None,
+            Token::Number(number) => Some(Literal::Number(*number)),
+            Token::Text(text) if is_time => time(text),
+            Token::Text(text) => Some(Literal::Text(text.clone())),
+            Token::Ago(seconds) if is_time => ago(self.now, *seconds),
+            Token::Ago(_) => {
+                let reason = format!("{name} is no time; started, finished and since are");
+                return Err(self.error(reason));
+            }
+            Token::Word(word) if word.eq_ignore_ascii_case("true") => Some(Literal::Bool(true)),
+            Token::Word(word) if word.eq_ignore_ascii_case("false") => Some(Literal::Bool(false)),
+            Token::Word(word) if word.eq_ignore_ascii_case("null") => {
+                return Err(self.error(format!("write {name} is null, or {name} exists")));
+            }
+            Token::Word(word) => {
+                return Err(self.error(format!("a text is written in quotes: \"{word}\"")));
+            }
+            Token::Sign(_) | Token::End => {
+                return Err(self.error(format!("a value is expected here, not {}", self.peek())));
+            }
+        };
+        let Some(literal) = literal else {
+            let reason = format!(
+                "{name} is a time: \"2026-11-20\", \"2026-11-20T08:30:00Z\", or -7d for a week ago; not {}",
+                self.peek()
+            );
+            return Err(self.error(reason));
+        };
+        self.at += 1;
+        Ok(literal)
+    }
+
+    fn peek(&self) -> &Token {
+        self.tokens.get(self.at).map_or(&Token::End, |(_, token)| token)
+    }
+
+    fn place(&self) -> usize {
+        self.tokens.get(self.at).map_or(0, |(place, _)| *place)
+    }
+
+    /// Takes this keyword if it is next.
+    fn word(&mut self, keyword: &str) -> bool {
+        let is_next = matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case(keyword));
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    fn sign(&mut self, sign: &str) -> bool {
+        let is_next = matches!(self.peek(), Token::Sign(next) if *next == sign);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    fn error(&self, reason: String) -> QueryError {
+        QueryError::new(self.text, self.place(), reason)
+    }
+}
+
+/// A day is from its first to its last microsecond, UTC; a time without a zone is UTC.
+fn time(text: &str) -> Option<Literal> {
+    let micros =
+        |time: jiff::civil::DateTime| Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond());
+    if text.len() == 10 {
+        let day: jiff::civil::Date = text.parse().ok()?;
+        let last = day.at(23, 59, 59, 999_999_000);
+        return Some(Literal::Time(micros(day.at(0, 0, 0, 0))?, micros(last)?));
+    }
+    let moment = match text.parse::<jiff::Timestamp>() {
+        Ok(time) => time.as_microsecond(),
+        Err(_) => micros(text.parse().ok()?)?,
+    };
+    Some(Literal::Time(moment, moment))
+}
+
+fn ago(now: jiff::Timestamp, seconds: f64) -> Option<Literal> {
+    // `as` saturates; so long ago is before everything.
+    let moment = now.as_microsecond().saturating_sub((seconds * 1e6) as i64);
+    Some(Literal::Time(moment, moment))
+}

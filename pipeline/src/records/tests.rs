@@ -1,0 +1,360 @@
+//! The view on the events: what a run's document says, and that it says the same however the events came.
+
+use proptest::prelude::*;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::{create_tables, insert, rebuild};
+use crate::event::Event;
+
+/// An event of the pipeline: `id` within the one source of these tests, seconds after an hour of 2026.
+pub(super) fn event(id: &str, kind: &str, subject: &str, run: &str, second: i64, data: Value) -> Event {
+    let mut event = Event::new("/test", id, kind, subject, run, data);
+    let time = jiff::Timestamp::from_second(1_795_000_000 + second).unwrap();
+    event.time = Some(time.to_string());
+    event
+}
+
+pub(super) fn digest(text: &str) -> String {
+    crate::store::Digest::of(text.as_bytes()).to_string()
+}
+
+fn reference(text: &str) -> Value {
+    json!({ "digest": digest(text), "size": text.len() })
+}
+
+/// All events of a run that ends with its model served.
+pub(super) fn whole_run(run: &str, model: &str, accuracy: f64, start: i64) -> Vec<Event> {
+    let id = |stage: &str| format!("{run}-{model}-{stage}");
+    let (data, bundle) = (digest(&format!("data {run}")), reference(&format!("bundle {run} {model}")));
+    let trained = json!({ "run": run, "model": model, "dataset": "digits", "dataset_digest": data,
+        "parameters": { "depth": 3 }, "code": { "digest": digest("code"), "commit": "abc" }, "who": "ada",
+        "environment": { "digest": digest("environment"), "python": "3.11.7", "packages": { "numpy": "2.0" } } });
+    let mut finished = trained.clone();
+    finished["bundle"] = bundle.clone();
+    finished["metrics"] = json!({ "accuracy": accuracy, "loss": 0.25 });
+    finished["cost"] = json!({ "cpu_s": 10.1, "wall_s": 5.0, "max_rss_mb": 117.0 });
+    vec![
+        event(
+            &format!("{run}-updated"),
+            "dataset.updated",
+            "digits",
+            run,
+            start,
+            json!({ "dataset": "digits",
+            "digest": data, "size": 10, "file": "digits.csv" }),
+        ),
+        event(
+            &format!("{run}-validated"),
+            "dataset.validated",
+            "digits",
+            run,
+            start + 1,
+            json!({
+            "dataset": "digits", "digest": data, "file": "digits.csv", "rows": 1797, "report": reference("report"),
+            "training": reference("training"), "holdout": reference("holdout"), "flagged": 3, "drift": 0.02,
+            "cost": { "cpu_s": 0.2, "wall_s": 0.3, "max_rss_mb": 20.5 } }),
+        ),
+        event(&id("started"), "training.started", model, run, start + 2, trained),
+        event(&id("finished"), "training.finished", model, run, start + 7, finished),
+        event(
+            &id("evaluated"),
+            "model.evaluated",
+            model,
+            run,
+            start + 8,
+            json!({ "model": model, "run": run,
+            "bundle": bundle, "candidate": { "accuracy": accuracy - 0.01 }, "active": { "accuracy": 0.8 },
+            "verdict": "accept", "reasons": [], "rule": "accuracy", "active_digest": digest("served before"),
+            "cost": { "cpu_s": 0.1, "wall_s": 0.1, "max_rss_mb": 60.0 } }),
+        ),
+        event(
+            &id("deployed"),
+            "model.deployed",
+            model,
+            run,
+            start + 9,
+            json!({ "model": model, "run": run,
+            "bundle": bundle, "version": "4", "generation": 7, "digest": digest(&format!("served {run} {model}")),
+            "previous_digest": digest("served before"), "cost": { "cpu_s": 0.1, "wall_s": 0.6, "max_rss_mb": 9.0 } }),
+        ),
+    ]
+}
+
+pub(super) fn records(events: &[Event]) -> Connection {
+    let mut connection = Connection::open_in_memory().unwrap();
+    create_tables(&connection).unwrap();
+    let transaction = connection.transaction().unwrap();
+    for event in events {
+        insert(&transaction, event, None).unwrap();
+    }
+    transaction.commit().unwrap();
+    connection
+}
+
+/// Everything that can be seen of the view.
+fn seen(connection: &Connection) -> Vec<String> {
+    let queries = [
+        "SELECT document || coalesce(started, '-') || coalesce(dataset, '-') FROM run WHERE document IS NOT NULL ORDER BY run, model",
+        "SELECT digest || run || model || role FROM link ORDER BY 1",
+        "SELECT name FROM metric ORDER BY 1",
+    ];
+    let mut all = Vec::new();
+    for query in queries {
+        let mut statement = connection.prepare(query).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        all.extend(rows.collect::<rusqlite::Result<Vec<String>>>().unwrap());
+    }
+    all
+}
+
+fn documents(connection: &Connection, run: &str) -> Vec<Value> {
+    super::run(connection, run, 1000).unwrap().0
+}
+
+#[test]
+fn a_whole_run_is_one_document_with_all_that_is_known() {
+    let records = records(&whole_run("r1", "iris", 0.97, 0));
+    let [document] = &documents(&records, "r1")[..] else { panic!("one document") };
+    let expected = json!({
+        "run": "r1", "state": "deployed", "model": "iris", "version": "4", "generation": 7, "who": "ada",
+        "metrics": { "accuracy": 0.97, "loss": 0.25 }, "verdict": "accept", "reasons": [], "rule": "accuracy",
+        "parameters": { "depth": 3 }, "events": 6, "seconds": 9.0, "digest": digest("served r1 iris"),
+        "bundle": reference("bundle r1 iris"), "previous_digest": digest("served before"),
+        "started": "2026-11-18T11:06:40Z", "finished": "2026-11-18T11:06:49Z",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&document[name], value, "{name}");
+    }
+    assert_eq!(document["dataset"]["rows"], 1797);
+    assert_eq!(document["dataset"]["digest"], digest("data r1"));
+    assert_eq!(document["cost"]["cpu_s"], 10.5);
+    assert_eq!(document["cost"]["wall_s"], 6.0);
+    assert_eq!(document["cost"]["max_rss_mb"], 117.0);
+    assert_eq!(document["cost"]["stages"]["evaluate"]["max_rss_mb"], 60.0);
+}
+
+#[test]
+fn the_state_is_the_furthest_stage() {
+    let run = whole_run("r1", "iris", 0.97, 0);
+    let states = ["updated", "validated", "training", "trained", "evaluated", "deployed"];
+    for (count, state) in (1..).zip(states) {
+        let records = records(&run[..count]);
+        assert_eq!(documents(&records, "r1")[0]["state"], *state);
+    }
+    let cases: &[(&str, Value, &str, usize)] = &[
+        ("dataset.rejected", json!({ "reasons": [{ "code": "EMPTY" }] }), "rejected", 1),
+        ("training.failed", json!({ "reason": "lost", "error": "no answer" }), "failed", 3),
+        ("model.rejected", json!({ "reasons": [{ "code": "GENERATION" }] }), "refused", 5),
+        ("model.rolledback", json!({ "version": 3, "reasons": [{ "code": "SLOW" }] }), "rolledback", 6),
+    ];
+    for (kind, data, state, after) in cases {
+        let mut events = run[..*after].to_vec();
+        events.push(event("last", kind, "iris", "r1", 100, data.clone()));
+        let document = &documents(&records(&events), "r1")[0];
+        assert_eq!(document["state"], *state);
+        assert!(document["reasons"][0]["code"].is_string(), "{kind}: {document}");
+        assert!(document["finished"].is_string(), "{kind}");
+    }
+}
+
+#[test]
+fn a_training_that_answers_after_it_was_given_up_is_trained() {
+    let mut run = whole_run("r1", "iris", 0.97, 0);
+    run.truncate(4);
+    run.insert(3, event("lost", "training.failed", "iris", "r1", 5, json!({ "reason": "lost" })));
+    assert_eq!(documents(&records(&run), "r1")[0]["state"], "trained");
+}
+
+#[test]
+fn a_run_that_trains_two_models_has_a_document_for_each() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    events.extend(whole_run("r1", "wine", 0.5, 20).into_iter().skip(2));
+    let documents = documents(&records(&events), "r1");
+    let names: Vec<_> = documents.iter().map(|document| document["model"].as_str().unwrap()).collect();
+    assert_eq!(names, ["iris", "wine"]);
+    for (document, accuracy) in documents.iter().zip([0.97, 0.5]) {
+        assert_eq!(document["dataset"]["rows"], 1797, "the shared part is in both");
+        assert_eq!(document["metrics"]["accuracy"], accuracy);
+        assert_eq!(document["events"], 6);
+    }
+}
+
+#[test]
+fn a_model_that_is_trained_twice_in_a_run_shows_the_later_and_pays_for_both() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    let mut again = events[3].clone();
+    again.id = "again".to_owned();
+    again.time = Some("2026-11-18T11:06:48Z".to_owned());
+    if let crate::event::Data::Json(data) = &mut again.data {
+        data["metrics"] = json!({ "accuracy": 0.5 });
+    }
+    // Arrives first, counts last.
+    events.insert(0, again);
+    let document = &documents(&records(&events), "r1")[0];
+    assert_eq!(document["metrics"], json!({ "accuracy": 0.5 }));
+    assert_eq!(document["cost"]["stages"]["train"]["cpu_s"], 20.2);
+    assert_eq!(document["state"], "deployed");
+}
+
+#[test]
+fn what_cannot_be_understood_is_kept_and_harms_nothing() {
+    let hostile = "'; DROP TABLE run; --\u{202e}\"\\\u{0}ß";
+    let cases = [
+        json!(null),
+        json!([1, 2]),
+        json!("text"),
+        json!({ "dataset": 5, "digest": [], "file": {}, "rows": "many", "cost": "much", "metrics": 3, "model": [] }),
+        json!({ "metrics": { "accuracy": "NaN", "loss": null, "f1": [1], "ok": 1e308 }, "cost": { "cpu_s": -4.0,
+            "wall_s": 1e300, "max_rss_mb": "x" }, "started": "yesterday", "reasons": "because" }),
+        json!({ "dataset": hostile, "model": hostile, "who": hostile, "metrics": { hostile: 1 }, "run": hostile }),
+        json!({ "bundle": "sha256:00", "report": { "digest": 7 }, "code": "x", "generation": 18446744073709551615u64 }),
+    ];
+    let kinds = [
+        "dataset.updated",
+        "dataset.validated",
+        "dataset.rejected",
+        "training.started",
+        "training.finished",
+        "training.failed",
+        "artifact.pushed",
+        "model.evaluated",
+        "model.deployed",
+        "model.rejected",
+        "model.rolledback",
+        "unknown",
+    ];
+    let mut events = Vec::new();
+    for (index, data) in cases.iter().enumerate() {
+        for kind in kinds {
+            let run = format!("r{index}");
+            events.push(event(&format!("{kind}{index}"), kind, "iris", &run, index as i64, data.clone()));
+        }
+    }
+    let mut foreign = event("foreign", "x", "iris", "r1", 0, json!({ "metrics": { "foreign": 1 } }));
+    foreign.kind = "com.example.thing".to_owned();
+    events.push(foreign);
+    let mut timeless = event("timeless", "model.deployed", "iris", "r1", 0, json!({ "version": "1" }));
+    timeless.time = None;
+    events.push(timeless);
+    let records = records(&events);
+    let count: u32 = records.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();
+    assert_eq!(count as usize, events.len());
+    assert_eq!(documents(&records, "r4")[0]["metrics"], json!({ "ok": 1e308 }));
+    assert_eq!(documents(&records, "r4")[0]["cost"]["cpu_s"], 0.0);
+    assert_eq!(documents(&records, "r5")[0]["model"], hostile);
+    assert_eq!(documents(&records, "r6")[0]["generation"], 18446744073709551615u64);
+}
+
+#[test]
+fn a_database_of_an_older_program_gets_its_runs_anew() {
+    let records = records(&whole_run("r1", "iris", 0.97, 0));
+    let before = seen(&records);
+    records.execute_batch("DROP TABLE run; UPDATE view_version SET version = 0").unwrap();
+    create_tables(&records).unwrap();
+    assert_eq!(seen(&records), before);
+}
+
+#[test]
+fn thousands_of_events_of_one_run_do_not_slow_each_other_down() {
+    let events = (0..4000).map(|index| {
+        let data = json!({ "model": "iris", "metrics": { "accuracy": index }, "cost": { "cpu_s": 0.001 } });
+        event(&index.to_string(), "training.finished", "iris", "r1", index, data)
+    });
+    let events: Vec<Event> = events.collect();
+    let document = &documents(&records(&events), "r1")[0];
+    assert_eq!(document["metrics"]["accuracy"], 3999);
+    assert_eq!(document["cost"]["cpu_s"], 4.0);
+    assert_eq!(document["events"], 4000);
+    let facts: u32 =
+        records(&events).query_row("SELECT length(facts) FROM run", [], |row| row.get(0)).unwrap();
+    assert!(facts < 1000, "what is kept of a run does not grow with its events: {facts}");
+}
+
+/// Events of two runs and two models as they might come, malformed ones among them; ids from 0.
+fn some_events() -> impl Strategy<Value = Vec<Event>> {
+    let kind = prop::sample::select(vec![
+        "dataset.updated",
+        "dataset.validated",
+        "dataset.rejected",
+        "training.started",
+        "training.finished",
+        "training.failed",
+        "artifact.pushed",
+        "model.evaluated",
+        "model.deployed",
+        "model.rejected",
+        "model.rolledback",
+        "else",
+    ]);
+    let value = prop_oneof![
+        Just(Value::Null),
+        any::<f64>().prop_map(|number| json!(number)),
+        any::<u64>().prop_map(|number| json!(number)),
+        "[a-c\"'\\\\ü]{0,3}".prop_map(Value::from),
+        (0..4u8).prop_map(|number| reference(&number.to_string())),
+        (0..4u8).prop_map(|number| json!(digest(&number.to_string()))),
+        (any::<f32>(), 0.0..9e9f64).prop_map(
+            |(left, right)| json!({ "cpu_s": left, "wall_s": right, "max_rss_mb": right, "accuracy": left })
+        ),
+    ];
+    let names = prop::sample::select(vec![
+        "dataset",
+        "digest",
+        "dataset_digest",
+        "file",
+        "rows",
+        "report",
+        "training",
+        "cost",
+        "model",
+        "run",
+        "metrics",
+        "candidate",
+        "active",
+        "code",
+        "environment",
+        "parameters",
+        "started",
+        "bundle",
+        "version",
+        "generation",
+        "reasons",
+        "reason",
+        "verdict",
+        "who",
+    ]);
+    let data = prop::collection::btree_map(names, value, 0..8);
+    let one = (kind, data, 0..3u8, prop::option::of("[ab]"), prop::option::of(0..5i64));
+    prop::collection::vec(one, 0..14).prop_map(|all| {
+        let events = all.into_iter().enumerate().map(|(index, (kind, data, run, model, second))| {
+            let mut data = json!(data);
+            if let Some(model) = &model {
+                data["model"] = json!(model);
+            }
+            let run = format!("r{}", run / 2);
+            let mut event = event(&index.to_string(), kind, "a", &run, second.unwrap_or(0), data);
+            event.time = event.time.filter(|_| second.is_some());
+            event
+        });
+        events.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_view_is_the_same_in_any_order_with_duplicates_and_made_anew(
+        (events, shuffled, again) in some_events().prop_flat_map(|events| {
+            let shuffled = Just(events.clone()).prop_shuffle();
+            let again = prop::sample::subsequence(events.clone(), 0..=events.len());
+            (Just(events), shuffled, again)
+        })
+    ) {
+        let straight = records(&events);
+        let expected = seen(&straight);
+        let other = records(&[again, shuffled].concat());
+        prop_assert_eq!(&seen(&other), &expected);
+        rebuild(&other).unwrap();
+        prop_assert_eq!(&seen(&other), &expected);
+    }
+}
