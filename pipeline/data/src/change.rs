@@ -1,0 +1,366 @@
+//! A version against the one before, and against the data that the active model was trained on.
+//!
+//! Drift is the population stability index: `PSI = sum over bins of (a - e) * ln(a / e)`, where `e` and `a` are the bin's
+//! shares in reference and new data, each at least 0.0001 so that an empty bin does not make it infinite. Bins are the
+//! reference's own: its deciles, or a category's values, and one more for cells without a value. With equal
+//! distributions PSI is about `(1/n + 1/m) * chi-square(bins - 1)` (Yurdakul 2018): of small samples it is large by
+//! chance alone, so what lies below the 99.9 % quantile of that is no drift.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Code, Finding, Rows, shown};
+use crate::policy::Policy;
+use crate::profile::{ColumnProfile, Histogram, Profile, Shape, quantile_counts};
+use crate::table::{Column, Kind, Table};
+
+/// The smallest share of a bin.
+const FLOOR: f64 = 1e-4;
+/// Standard normal quantile at 99.9 %.
+const Z999: f64 = 3.090_232_306_167_813;
+
+/// What has changed since the version before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The version before.
+    pub against: String,
+    /// Rows in columns that both have, counted as often as they occur.
+    pub kept: u64,
+    pub added: u64,
+    pub removed: u64,
+    /// With a key only: keys that are in both versions with other cells, and the first rows of these.
+    pub changed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed_rows: Vec<u64>,
+    pub columns_added: Vec<String>,
+    pub columns_removed: Vec<String>,
+    /// Column, type before, type now.
+    pub columns_retyped: Vec<(String, Kind, Kind)>,
+}
+
+/// How far all columns have moved from a reference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// `previous` or `training`.
+    pub reference: String,
+    /// The dataset's version that is the reference.
+    pub against: String,
+    /// Most first.
+    pub columns: Vec<ColumnDrift>,
+}
+
+/// How far one column has moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnDrift {
+    pub column: String,
+    pub psi: f64,
+    /// What chance alone exceeds once in a thousand times.
+    pub chance: f64,
+    /// Is it the label?
+    pub label: bool,
+    /// Shares of the bins; the last is that of cells without a value.
+    pub expected: Vec<f64>,
+    pub actual: Vec<f64>,
+    /// The reference's, for drawing.
+    pub shape: Option<Shape>,
+}
+
+/// Compares two tables.
+pub(crate) fn change(against: &str, before: &Table, now: &Table, policy: &Policy) -> Change {
+    let (old, new) = (before.names(), now.names());
+    let both: Vec<&str> = new.iter().copied().filter(|name| old.contains(name)).collect();
+    let absent = |from: &[&str], other: &[&str]| -> Vec<String> {
+        from.iter().filter(|name| !other.contains(name)).map(|name| shown(name)).collect()
+    };
+    let (was, is) = (before.row_hashes(&both), now.row_hashes(&both));
+    let kept = in_both(&was, &is);
+    let mut change = Change {
+        against: against.to_owned(),
+        kept,
+        added: is.len() as u64 - kept,
+        removed: was.len() as u64 - kept,
+        changed: None,
+        changed_rows: Vec::new(),
+        columns_added: absent(&new, &old),
+        columns_removed: absent(&old, &new),
+        columns_retyped: Vec::new(),
+    };
+    for name in &both {
+        if let (Some(old), Some(new)) = (before.column(name), now.column(name))
+            && old.kind != new.kind
+        {
+            change.columns_retyped.push((shown(name), old.kind, new.kind));
+        }
+    }
+    let keys = policy.key.as_deref().and_then(|key| Some((before.column(key)?, now.column(key)?)));
+    if let Some((old, new)) = keys {
+        let known: HashMap<&str, u128> =
+            was.iter().enumerate().map(|(row, hash)| (old.cell(row), *hash)).collect();
+        let mut rows = Rows::default();
+        for (row, hash) in is.iter().enumerate() {
+            if known.get(new.cell(row)).is_some_and(|known| known != hash) {
+                rows.add(row);
+            }
+        }
+        change.changed = Some(rows.count);
+        change.changed_rows = rows.first().to_vec();
+    }
+    change
+}
+
+/// Elements that two multisets share.
+fn in_both(one: &[u128], other: &[u128]) -> u64 {
+    let (mut one, mut other) = (one.to_vec(), other.to_vec());
+    one.sort_unstable();
+    other.sort_unstable();
+    let (mut at, mut shared) = (0, 0);
+    for hash in one {
+        while other.get(at).is_some_and(|next| *next < hash) {
+            at += 1;
+        }
+        if other.get(at) == Some(&hash) {
+            at += 1;
+            shared += 1;
+        }
+    }
+    shared
+}
+
+/// What is to be said of columns that came, went or changed their type.
+pub(crate) fn column_findings(change: &Change) -> Vec<Finding> {
+    let added = change
+        .columns_added
+        .iter()
+        .map(|name| Finding::new(Code::ColumnAdded, format!("column {name} is new")).in_column(name));
+    let removed = change
+        .columns_removed
+        .iter()
+        .map(|name| Finding::new(Code::ColumnRemoved, format!("column {name} is gone")).in_column(name));
+    let retyped = change.columns_retyped.iter().map(|(name, before, now)| {
+        let text = format!("column {name} was of type {}, it is {} now", before.id(), now.id());
+        Finding::new(Code::ColumnRetyped, text).in_column(name)
+    });
+    added.chain(removed).chain(retyped).collect()
+}
+
+/// Measures the drift of every column that a reference has too.
+pub(crate) fn drift(
+    reference: &str,
+    against: &str,
+    profile: &Profile,
+    table: &Table,
+    policy: &Policy,
+) -> Drift {
+    let mut columns: Vec<ColumnDrift> = profile
+        .columns
+        .iter()
+        .filter(|column| !policy.drift.ignore.contains(&column.name) && !policy.is_key(&column.name))
+        .filter_map(|column| {
+            let now = table.column(&column.name)?;
+            column_drift(column, now, table.rows(), policy.is_label(&column.name))
+        })
+        .collect();
+    columns.sort_by(|one, other| other.psi.total_cmp(&one.psi).then_with(|| one.column.cmp(&other.column)));
+    Drift { reference: reference.to_owned(), against: against.to_owned(), columns }
+}
+
+fn column_drift(before: &ColumnProfile, now: &Column, rows: usize, label: bool) -> Option<ColumnDrift> {
+    let (expected, actual) = match before.histogram.as_ref()? {
+        Histogram::Quantiles { edges, counts, nulls } => {
+            if now.numbers().is_empty() {
+                return None;
+            }
+            let mut now_counts = quantile_counts(edges, now.values().into_iter());
+            if now_counts.len() != counts.len() {
+                return None;
+            }
+            // Misfits count as cells without a value: the file is refused for them anyway.
+            now_counts.push(now.numbers().iter().filter(|value| !value.is_finite()).count() as u64);
+            let expected: Vec<u64> = counts.iter().copied().chain([*nulls]).collect();
+            (expected, now_counts)
+        }
+        Histogram::Values { values, counts, other, nulls } => {
+            let places: HashMap<&str, usize> =
+                values.iter().enumerate().map(|(at, value)| (value.as_str(), at)).collect();
+            let mut now_counts = vec![0_u64; values.len() + 2];
+            for row in 0..rows {
+                let at = match now.is_null(row) {
+                    true => values.len() + 1,
+                    false => places.get(now.cell(row).trim()).copied().unwrap_or(values.len()),
+                };
+                now_counts[at] += 1;
+            }
+            if counts.len() != values.len() {
+                return None;
+            }
+            let expected: Vec<u64> = counts.iter().copied().chain([*other, *nulls]).collect();
+            (expected, now_counts)
+        }
+    };
+    let (rows_before, rows_now) = (expected.iter().sum::<u64>(), actual.iter().sum::<u64>());
+    if rows_before == 0 || rows_now == 0 {
+        return None;
+    }
+    let shares = |counts: &[u64], all: u64| counts.iter().map(|count| *count as f64 / all as f64).collect();
+    let (expected, actual): (Vec<f64>, Vec<f64>) =
+        (shares(&expected, rows_before), shares(&actual, rows_now));
+    let used = expected.iter().zip(&actual).filter(|(e, a)| **e > 0.0 || **a > 0.0).count();
+    Some(ColumnDrift {
+        column: now.name.clone(),
+        psi: psi(&expected, &actual),
+        chance: (1.0 / rows_before as f64 + 1.0 / rows_now as f64) * chi_square_999(used.saturating_sub(1)),
+        label,
+        expected,
+        actual,
+        shape: before.shape.clone(),
+    })
+}
+
+/// The population stability index of shares.
+fn psi(expected: &[f64], actual: &[f64]) -> f64 {
+    let term = |(expected, actual): (&f64, &f64)| {
+        let (expected, actual) = (expected.max(FLOOR), actual.max(FLOOR));
+        (actual - expected) * (actual / expected).ln()
+    };
+    expected.iter().zip(actual).map(term).sum()
+}
+
+/// The 99.9 % quantile of chi-square, by Wilson and Hilferty (1931); within 4 % for one degree of freedom, 1 % for
+/// more.
+fn chi_square_999(degrees: usize) -> f64 {
+    if degrees == 0 {
+        return 0.0;
+    }
+    let degrees = degrees as f64;
+    let part = 2.0 / (9.0 * degrees);
+    degrees * (1.0 - part + Z999 * part.sqrt()).powi(3)
+}
+
+/// What is to be said of drift: reasons, and warnings.
+pub(crate) fn drift_findings(drift: &Drift, policy: &Policy) -> (Vec<Finding>, Vec<Finding>) {
+    let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
+    for column in drift.columns.iter().filter(|column| column.psi > column.chance) {
+        let what = if column.label { "the label " } else { "" };
+        let found = |limit: f64| {
+            let text = format!(
+                "{what}{} is distributed otherwise than in the {} data: PSI {:.3}, the limit is {limit}",
+                shown(&column.column),
+                drift.reference,
+                column.psi
+            );
+            Finding::new(Code::Drift, text).in_column(&column.column)
+        };
+        match policy.drift.psi_reject {
+            Some(limit) if column.psi >= limit => reasons.push(found(limit)),
+            _ if column.psi >= policy.drift.psi_warn => warnings.push(found(policy.drift.psi_warn)),
+            _ => {}
+        }
+    }
+    (reasons, warnings)
+}
+
+/// The label's classes in shares of all rows, by name.
+pub fn class_shares(profile: &Profile) -> Vec<(String, f64)> {
+    let all: u64 = profile.classes.iter().map(|(_, count)| count).sum();
+    let mut shares: Vec<(String, f64)> = profile
+        .classes
+        .iter()
+        .map(|(class, count)| (class.clone(), *count as f64 / all.max(1) as f64))
+        .collect();
+    shares.sort_by(|one, other| one.0.cmp(&other.0));
+    shares
+}
+
+/// Classes that came or went.
+pub(crate) fn class_findings(before: &Profile, now: &Profile, label: &str) -> Vec<Finding> {
+    if before.classes.is_empty() || now.classes.is_empty() {
+        return Vec::new();
+    }
+    let lacks = |profile: &Profile, class: &str| !profile.classes.iter().any(|(known, _)| known == class);
+    let new = now.classes.iter().filter(|(class, _)| lacks(before, class)).map(|(class, count)| {
+        let text = format!("the label {:?} is new ({count} rows)", shown(class));
+        Finding::new(Code::LabelNew, text).in_column(label)
+    });
+    let gone = before.classes.iter().filter(|(class, _)| lacks(now, class)).map(|(class, count)| {
+        let text = format!("the label {:?} is gone (it had {count} rows)", shown(class));
+        Finding::new(Code::LabelGone, text).in_column(label)
+    });
+    new.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::profile;
+    use crate::sniff::sniff;
+    use crate::table::read;
+
+    fn table(text: &str) -> Table {
+        let policy = Policy::default();
+        read(&sniff("a.csv", text.as_bytes(), &policy.limits).expect("text"), &policy).expect("a table").0
+    }
+
+    #[test]
+    fn psi_is_the_documented_sum() {
+        // By hand: (.5-.25)*ln(2) + (.5-.75)*ln(.5/.75)
+        let by_hand = 0.25 * 2_f64.ln() - 0.25 * (0.5_f64 / 0.75).ln();
+        assert!((psi(&[0.25, 0.75], &[0.5, 0.5]) - by_hand).abs() < 1e-12);
+        assert_eq!(psi(&[0.3, 0.7], &[0.3, 0.7]), 0.0);
+        // scipy.stats.chi2.ppf(0.999, [1, 9, 30])
+        for (degrees, quantile) in [(1, 10.828), (9, 27.877), (30, 59.703)] {
+            assert!((chi_square_999(degrees) / quantile - 1.0).abs() < 0.04, "{degrees}");
+        }
+    }
+
+    #[test]
+    fn rows_are_compared_as_multisets_and_by_key() {
+        let before = table("id,x\n1,a\n2,b\n3,c\n3,c\n");
+        let now = table("x,id\nb,2\na,1\nd,3\nc,3\nz,9\n");
+        let plain = change("v1", &before, &now, &Policy::default());
+        assert_eq!((plain.kept, plain.added, plain.removed, plain.changed), (3, 2, 1, None));
+        let keyed = Policy::parse("key = \"id\"").expect("a policy");
+        let by_key = change("v1", &before, &now, &keyed);
+        assert_eq!((by_key.changed, by_key.changed_rows), (Some(1), vec![3]));
+    }
+
+    #[test]
+    fn columns_that_come_go_or_change_are_told() {
+        let before = table("a,b,c\n1,2,3\n4,5,6\n");
+        let now = table("a,b,d\n1,x,3\n4,y,6\n");
+        let change = change("v1", &before, &now, &Policy::default());
+        assert_eq!(
+            (change.columns_added, change.columns_removed),
+            (vec!["d".to_owned()], vec!["c".to_owned()])
+        );
+        assert_eq!(change.columns_retyped, [("b".to_owned(), Kind::Integer, Kind::Category)]);
+        // Rows are compared in what both have.
+        assert_eq!((change.kept, change.added), (0, 2));
+    }
+
+    #[test]
+    fn a_moved_column_drifts_and_a_still_one_does_not() {
+        let text = |shift: usize, word: &str| {
+            let rows = (0..500).map(|row| {
+                format!(
+                    "{},{},{}\n",
+                    (row * 7919) % 503,
+                    (row * 7919) % 503 + shift,
+                    if row % 3 == 0 { word } else { "b" }
+                )
+            });
+            format!("still,moved,word\n{}", rows.collect::<String>())
+        };
+        let policy = Policy::default();
+        let before = table(&text(0, "a"));
+        let reference = profile(&before, &before.row_hashes(&before.names()), &policy);
+        let drift = drift("previous", "v1", &reference, &table(&text(200, "z")), &policy);
+        let psi = |name: &str| drift.columns.iter().find(|column| column.column == name).expect(name).psi;
+        assert!(psi("moved") > 0.5 && psi("word") > 0.5, "{drift:?}");
+        assert!(psi("still").abs() < 1e-9);
+        let (reasons, warnings) = drift_findings(&drift, &policy);
+        assert_eq!((reasons.len(), warnings.len()), (0, 2));
+        let strict = Policy::parse("drift = { psi_reject = 0.5 }").expect("a policy");
+        assert_eq!(drift_findings(&drift, &strict).0.len(), 2);
+    }
+}

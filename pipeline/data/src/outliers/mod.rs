@@ -1,0 +1,468 @@
+//! Rows that are unlike the others.
+//!
+//! | method | marks | source |
+//! | --- | --- | --- |
+//! | sigma | cells further than k standard deviations from the mean | the three-sigma rule |
+//! | box | cells beyond the whiskers of a box plot | Tukey 1977 |
+//! | dbscan | noise | Ester, Kriegel, Sander, Xu 1996 |
+//! | isolation_forest | rows that few random cuts isolate | Liu, Ting, Zhou 2008 |
+//! | random_cut_forest | rows whose absence makes a tree much smaller | Guha, Mishra, Roy, Schrijvers 2016 |
+//!
+//! The first two look at one column at a time, the others at whole rows, in which a missing value is the column's
+//! median and every column has mean 0 and standard deviation 1 (with n in the denominator), so that no unit counts more
+//! than another.
+
+mod dbscan;
+mod isolation;
+mod kdtree;
+mod one_column;
+mod random_cut;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::finding::{Code, Finding, shown};
+use crate::policy::{Action, ForestPolicy, MethodName, OutlierPolicy, Policy};
+use crate::rng::Random;
+use crate::rules::is_feature;
+use crate::stats;
+use crate::table::Table;
+
+/// Marked rows that a report lists for a method.
+const MOST_LISTED: usize = 1000;
+/// Points of the drawing.
+const MOST_POINTS: usize = 400;
+/// Fewer rows have no outliers that could be told from chance.
+const FEWEST_ROWS: usize = 8;
+
+/// The numbers of a table, by rows.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    pub names: Vec<String>,
+    pub rows: usize,
+    /// Row after row; a missing value is the median of its column.
+    values: Vec<f64>,
+}
+
+impl Matrix {
+    /// One row, in the order of `names`.
+    pub fn row(&self, row: usize) -> &[f64] {
+        let width = self.names.len();
+        self.values.get(row * width..(row + 1) * width).unwrap_or_default()
+    }
+
+    fn column(&self, column: usize) -> Vec<f64> {
+        self.values.iter().skip(column).step_by(self.names.len().max(1)).copied().collect()
+    }
+}
+
+/// An isolation forest that the trainer of the active model left behind.
+pub trait Forest {
+    /// Judges all rows of a matrix.
+    ///
+    /// # Errors
+    /// Why it cannot, in words: other columns, or a runtime that is not there.
+    fn judge(&self, matrix: &Matrix) -> Result<ForestAnswer, String>;
+}
+
+/// What such a forest says of each row.
+#[derive(Debug, Clone)]
+pub struct ForestAnswer {
+    pub outlier: Vec<bool>,
+    /// Higher is more unlike.
+    pub scores: Vec<f64>,
+}
+
+/// What was marked, by which methods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutlierReport {
+    /// The columns that were looked at.
+    pub columns: Vec<String>,
+    pub methods: Vec<MethodReport>,
+    /// Rows that any method has marked, and their share.
+    pub flagged: u64,
+    pub share: f64,
+    pub action: Action,
+    pub scatter: Option<Scatter>,
+}
+
+/// One method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodReport {
+    pub method: String,
+    /// Why this one.
+    pub why: String,
+    /// Those that were used, the computed ones too.
+    pub parameters: BTreeMap<String, Value>,
+    pub flagged: u64,
+    /// The first 1,000 marked rows, from 1.
+    pub rows: Vec<u64>,
+    /// Of methods that look at columns: marked cells by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, u64>,
+}
+
+/// The two columns in which marked rows deviate most, for a drawing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scatter {
+    pub x: String,
+    pub y: String,
+    /// x, y, and is it marked?
+    pub points: Vec<(f64, f64, bool)>,
+}
+
+/// What all methods together say.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) report: OutlierReport,
+    /// One a row: is it marked?
+    pub(crate) marked: Vec<bool>,
+    /// Cells to be replaced where rows are imputed: row, column's name.
+    pub(crate) cells: Vec<(usize, String)>,
+    /// Method, and one score a row; higher is more unlike.
+    pub(crate) scores: Vec<(String, Vec<f64>)>,
+    pub(crate) reasons: Vec<Finding>,
+    pub(crate) warnings: Vec<Finding>,
+}
+
+/// What one method found.
+struct Marks {
+    flagged: Vec<bool>,
+    scores: Vec<f64>,
+    /// Row and column, of methods that look at columns.
+    cells: Option<Vec<(usize, usize)>>,
+    parameters: BTreeMap<String, Value>,
+    /// What must be said of the way it was done.
+    note: Option<Finding>,
+}
+
+/// Looks for outliers.
+pub(crate) fn find(table: &Table, policy: &Policy, forest: Option<&dyn Forest>) -> Outcome {
+    let rules = &policy.outliers;
+    let (matrix, mut warnings) = matrix(table, policy);
+    let mut outcome = Outcome {
+        report: OutlierReport {
+            columns: matrix.names.clone(),
+            methods: Vec::new(),
+            flagged: 0,
+            share: 0.0,
+            action: rules.action,
+            scatter: None,
+        },
+        marked: vec![false; table.rows()],
+        cells: Vec::new(),
+        scores: Vec::new(),
+        reasons: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let standard = standardised(&matrix);
+    let missing = |row: usize, column: usize| {
+        let values = matrix.names.get(column).and_then(|name| table.column(name));
+        values.is_none_or(|values| !values.numbers().get(row).is_some_and(|value| value.is_finite()))
+    };
+    for (method, why) in chosen(rules, &matrix, forest.is_some()) {
+        let found = match method {
+            _ if matrix.rows < FEWEST_ROWS => {
+                Err(format!("{} rows are too few, there must be {FEWEST_ROWS}", matrix.rows))
+            }
+            _ if matrix.names.is_empty() => Err("no column of numbers that varies".to_owned()),
+            MethodName::Sigma => Ok(one_column::sigma(&matrix, rules.sigma.k, &missing)),
+            MethodName::Box => Ok(one_column::box_plot(&matrix, rules.box_plot.whisker, &missing)),
+            MethodName::Dbscan => Ok(dbscan::dbscan(&standard, &rules.dbscan, rules.seed)),
+            MethodName::RandomCutForest => {
+                let scores = random_cut::scores(&standard, &rules.random_cut_forest, rules.seed);
+                Ok(by_score(scores, &rules.random_cut_forest, Fence::Logarithm))
+            }
+            MethodName::IsolationForest | MethodName::Auto => {
+                isolation_forest(&matrix, &standard, rules, forest, &mut outcome.warnings)
+            }
+        };
+        match found {
+            Ok(marks) => outcome.take(method, why, marks, &matrix, &standard),
+            Err(text) => {
+                let text = format!("{}: {text}", method.id());
+                outcome.warnings.push(Finding::new(Code::OutliersSkipped, text));
+            }
+        }
+    }
+    outcome.warnings.append(&mut warnings);
+    outcome.finish(&matrix, &standard, rules);
+    outcome
+}
+
+/// The numbers of the columns that are looked at.
+fn matrix(table: &Table, policy: &Policy) -> (Matrix, Vec<Finding>) {
+    let mut warnings = Vec::new();
+    let mut names = Vec::new();
+    let mut columns = Vec::new();
+    let wanted = policy.outliers.columns.as_ref();
+    for name in wanted.into_iter().flatten().filter(|name| !table.names().contains(&name.as_str())) {
+        let text = format!("outliers.columns names {}, which is no column", shown(name));
+        warnings.push(Finding::new(Code::OutliersSkipped, text));
+    }
+    for column in &table.columns {
+        let is_meant = match wanted {
+            Some(wanted) => wanted.contains(&column.name),
+            None => is_feature(column, policy),
+        };
+        if !is_meant {
+            continue;
+        }
+        let values = column.values();
+        let sorted = stats::sorted(&values);
+        if sorted.first() == sorted.last() {
+            if wanted.is_some() {
+                let text =
+                    format!("outliers.columns names {}, which has no numbers that vary", shown(&column.name));
+                warnings.push(Finding::new(Code::OutliersSkipped, text));
+            }
+            continue;
+        }
+        let median = stats::quantile(&sorted, 0.5);
+        let filled = |value: &f64| if value.is_finite() { *value } else { median };
+        names.push(column.name.clone());
+        columns.push(column.numbers().iter().map(filled).collect::<Vec<f64>>());
+    }
+    let rows = table.rows();
+    let mut values = Vec::with_capacity(rows * columns.len());
+    for row in 0..rows {
+        values.extend(columns.iter().map(|column| column[row]));
+    }
+    (Matrix { names, rows, values }, warnings)
+}
+
+/// Every column with mean 0 and standard deviation 1, as scikit-learn's `StandardScaler`.
+fn standardised(matrix: &Matrix) -> Matrix {
+    let mut standard = matrix.clone();
+    let width = matrix.names.len();
+    for column in 0..width {
+        let values = matrix.column(column);
+        let mean = stats::mean(&values);
+        let std = stats::std_about(&values, mean, 0);
+        for value in standard.values.iter_mut().skip(column).step_by(width) {
+            let distance = *value - mean;
+            *value = match std > 0.0 {
+                true if distance.is_finite() => distance / std,
+                true => *value / std - mean / std,
+                false => 0.0,
+            };
+        }
+    }
+    standard
+}
+
+/// The methods with the reason for each.
+fn chosen(rules: &OutlierPolicy, matrix: &Matrix, has_forest: bool) -> Vec<(MethodName, String)> {
+    let mut chosen: Vec<(MethodName, String)> = Vec::new();
+    for method in &rules.methods {
+        let (method, why) = match method {
+            MethodName::Auto => automatic(matrix, has_forest),
+            named => (*named, "the policy names it".to_owned()),
+        };
+        if !chosen.iter().any(|(known, _)| *known == method) {
+            chosen.push((method, why));
+        }
+    }
+    chosen
+}
+
+/// The method that fits the data.
+fn automatic(matrix: &Matrix, has_forest: bool) -> (MethodName, String) {
+    let (rows, columns) = (matrix.rows, matrix.names.len());
+    let of = format!("{rows} rows, {columns} columns of numbers");
+    match () {
+        () if has_forest => (
+            MethodName::IsolationForest,
+            "the active model has one, fitted on data that was accepted: what is new is judged by what is known".into(),
+        ),
+        () if columns <= 1 => {
+            (MethodName::Box, format!("{of}: quartiles of one column do not move with the outliers, as mean and deviation do"))
+        }
+        () if columns <= 6 && rows <= 5_000 => (
+            MethodName::Dbscan,
+            format!("{of}: few enough for exact distances, which find outliers between clusters too"),
+        ),
+        () if columns > 30 => (
+            MethodName::RandomCutForest,
+            format!("{of}: cuts follow the spread of columns, so that columns which say nothing do not drown the others"),
+        ),
+        () => (
+            MethodName::IsolationForest,
+            format!("{of}: linear in rows, and distances say little in so many columns or cost too much"),
+        ),
+    }
+}
+
+fn isolation_forest(
+    matrix: &Matrix,
+    standard: &Matrix,
+    rules: &OutlierPolicy,
+    forest: Option<&dyn Forest>,
+    warnings: &mut Vec<Finding>,
+) -> Result<Marks, String> {
+    let rules_here = &rules.isolation_forest;
+    if let Some(forest) = forest {
+        match forest.judge(matrix) {
+            Ok(answer) if answer.outlier.len() == matrix.rows && answer.scores.len() == matrix.rows => {
+                let parameters =
+                    BTreeMap::from([("fitted_on".to_owned(), json!("the active model's training data"))]);
+                let marks = match rules_here.threshold.is_some() || rules_here.quantile.is_some() {
+                    true => by_score(answer.scores, rules_here, Fence::Plain { least: f64::MIN }),
+                    false => Marks {
+                        flagged: answer.outlier,
+                        scores: answer.scores,
+                        cells: None,
+                        parameters: BTreeMap::new(),
+                        note: None,
+                    },
+                };
+                return Ok(Marks {
+                    parameters: marks.parameters.into_iter().chain(parameters).collect(),
+                    ..marks
+                });
+            }
+            Ok(_) => warnings.push(Finding::new(
+                Code::OutliersSkipped,
+                "the active model's forest did not judge every row; one is fitted on the data itself",
+            )),
+            Err(text) => warnings.push(Finding::new(
+                Code::OutliersSkipped,
+                format!("the active model's forest cannot be used: {text}; one is fitted on the data itself"),
+            )),
+        }
+    }
+    let (scores, sample) = isolation::scores(standard, rules_here, rules.seed);
+    let mut marks = by_score(scores, rules_here, Fence::Plain { least: 0.5 });
+    marks.parameters.insert("fitted_on".into(), json!("the data itself"));
+    marks.parameters.insert("sample".into(), json!(sample));
+    Ok(marks)
+}
+
+/// How the threshold is found if the policy gives none.
+#[derive(Clone, Copy)]
+enum Fence {
+    /// Three box widths above the scores' box, but not below `least`.
+    Plain { least: f64 },
+    /// The same of the scores' logarithms, for scores that are ratios.
+    Logarithm,
+}
+
+/// Marks the rows with scores above a threshold.
+fn by_score(scores: Vec<f64>, rules: &ForestPolicy, fence: Fence) -> Marks {
+    let sorted = stats::sorted(&scores);
+    let far_out = |sorted: &[f64]| {
+        let (low, high) = (stats::quantile(sorted, 0.25), stats::quantile(sorted, 0.75));
+        high + 3.0 * (high - low)
+    };
+    let (threshold, by) = match (rules.threshold, rules.quantile, fence) {
+        (Some(threshold), ..) => (threshold, "policy"),
+        (None, Some(share), _) => (stats::quantile(&sorted, share), "quantile"),
+        (None, None, Fence::Plain { least }) => (far_out(&sorted).max(least), "fence"),
+        (None, None, Fence::Logarithm) => {
+            let logs: Vec<f64> = sorted.iter().map(|score| score.max(f64::MIN_POSITIVE).ln()).collect();
+            // The way to logarithms and back must not put equal scores above their own fence.
+            (far_out(&logs).exp() * (1.0 + 1e-9), "fence")
+        }
+    };
+    Marks {
+        flagged: scores.iter().map(|score| *score > threshold).collect(),
+        scores,
+        cells: None,
+        parameters: BTreeMap::from([
+            ("threshold".to_owned(), json!(threshold)),
+            ("threshold_by".to_owned(), json!(by)),
+            ("trees".to_owned(), json!(rules.trees.unwrap_or(isolation::TREES))),
+        ]),
+        note: None,
+    }
+}
+
+impl Outcome {
+    fn take(&mut self, method: MethodName, why: String, marks: Marks, matrix: &Matrix, standard: &Matrix) {
+        let rows: Vec<usize> = (0..marks.flagged.len()).filter(|row| marks.flagged[*row]).collect();
+        let mut columns = BTreeMap::new();
+        match &marks.cells {
+            Some(cells) => {
+                for (row, column) in cells {
+                    *columns.entry(matrix.names[*column].clone()).or_insert(0) += 1;
+                    self.cells.push((*row, matrix.names[*column].clone()));
+                }
+            }
+            // Of a row that deviates as a whole, the cell that does most.
+            None => {
+                for row in &rows {
+                    let deviation = |column: &usize| standard.row(*row)[*column].abs();
+                    let most = (0..matrix.names.len())
+                        .max_by(|one, other| deviation(one).total_cmp(&deviation(other)));
+                    self.cells.extend(most.map(|column| (*row, matrix.names[column].clone())));
+                }
+            }
+        }
+        rows.iter().for_each(|row| self.marked[*row] = true);
+        self.warnings.extend(marks.note);
+        self.scores.push((method.id().to_owned(), marks.scores));
+        self.report.methods.push(MethodReport {
+            method: method.id().to_owned(),
+            why,
+            parameters: marks.parameters,
+            flagged: rows.len() as u64,
+            rows: rows.iter().take(MOST_LISTED).map(|row| *row as u64 + 1).collect(),
+            columns,
+        });
+    }
+
+    fn finish(&mut self, matrix: &Matrix, standard: &Matrix, rules: &OutlierPolicy) {
+        self.cells.sort();
+        self.cells.dedup();
+        let flagged = self.marked.iter().filter(|marked| **marked).count();
+        self.report.flagged = flagged as u64;
+        self.report.share = flagged as f64 / self.marked.len().max(1) as f64;
+        self.report.scatter = scatter(matrix, standard, &self.marked);
+        let share = self.report.share;
+        if let Some(most) = rules.max_share.filter(|most| share > *most) {
+            let text = format!(
+                "{flagged} rows are marked as outliers, a share of {share:.4}; at most {most} are allowed"
+            );
+            self.reasons.push(Finding::new(Code::Outliers, text));
+        } else if rules.action == Action::Reject && flagged > 0 {
+            let mut rows = crate::finding::Rows::default();
+            (0..self.marked.len()).filter(|row| self.marked[*row]).for_each(|row| rows.add(row));
+            let text = format!("{} marked as outliers, and the policy's action is reject", rows.text());
+            self.reasons.push(Finding::new(Code::Outliers, text).at(&rows));
+        }
+    }
+}
+
+/// Points of the two columns in which marked rows deviate most.
+fn scatter(matrix: &Matrix, standard: &Matrix, marked: &[bool]) -> Option<Scatter> {
+    let width = matrix.names.len();
+    if width < 2 || !marked.iter().any(|marked| *marked) {
+        return None;
+    }
+    let mut deviations: Vec<(f64, usize)> = (0..width).map(|column| (0.0, column)).collect();
+    for row in (0..matrix.rows).filter(|row| marked[*row]) {
+        for (deviation, value) in deviations.iter_mut().zip(standard.row(row)) {
+            deviation.0 += value.abs();
+        }
+    }
+    deviations.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+    let (x, y) = (deviations[0].1, deviations[1].1);
+    let (mut bad, mut good): (Vec<usize>, Vec<usize>) = (0..matrix.rows).partition(|row| marked[*row]);
+    let mut random = Random::new(0);
+    for (rows, most) in [(&mut bad, MOST_POINTS / 2), (&mut good, MOST_POINTS / 2)] {
+        if rows.len() > most {
+            let mut kept: Vec<usize> =
+                random.sample(rows.len(), most).into_iter().map(|at| rows[at]).collect();
+            kept.sort_unstable();
+            *rows = kept;
+        }
+    }
+    let point = |row: &usize| (matrix.row(*row)[x], matrix.row(*row)[y], marked[*row]);
+    let points = good.iter().chain(&bad).map(point).collect();
+    Some(Scatter { x: matrix.names[x].clone(), y: matrix.names[y].clone(), points })
+}
+
+#[cfg(test)]
+mod tests;

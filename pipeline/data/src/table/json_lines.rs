@@ -1,0 +1,160 @@
+//! JSON lines: an object a line, its members the columns. A member that is absent is an empty cell. Numbers stay as they
+//! are written, so that nothing is rounded.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Cells, Raw, check_names};
+use crate::finding::{Code, Finding, Rows, shown};
+use crate::policy::Limits;
+
+/// The members of an object in their order, duplicates too, which a map would swallow.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Object).map(Members)
+    }
+}
+
+/// Reads all lines.
+///
+/// # Errors
+/// Everything that is wrong, each kind of fault once with the rows that have it.
+pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
+    let mut raw = Raw::default();
+    let mut positions: HashMap<String, usize> = HashMap::new();
+    let (mut bad, mut nested, mut huge) = (Faults::default(), Faults::default(), Faults::default());
+    let mut ends = Vec::new();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let row = raw.lines.len();
+        raw.lines.push(at as u32 + 1);
+        if row as u64 >= limits.max_rows {
+            let text = format!("more than {} rows, which is max_rows", limits.max_rows);
+            ends.push(Finding::new(Code::TooManyRows, text));
+            break;
+        }
+        let members: Members<'_> = match serde_json::from_str(line) {
+            Ok(members) => members,
+            Err(error) => {
+                bad.add(row, || format!("line {}: no JSON object ({error})", at + 1));
+                continue;
+            }
+        };
+        for (name, value) in members.0 {
+            let column = *positions.entry(name).or_insert_with_key(|name| {
+                raw.names.push(name.clone());
+                raw.cells.push(Cells::default());
+                raw.names.len() - 1
+            });
+            let cells = &mut raw.cells[column];
+            if cells.len() > row {
+                let name = shown(&raw.names[column]);
+                bad.add(row, || format!("line {}: the member {name:?} is there twice", at + 1));
+                continue;
+            }
+            let Some(cell) = cell(value.get()) else {
+                let name = shown(&raw.names[column]);
+                nested.add(row, || {
+                    format!("line {}: {name:?} is an object or a list; a cell is one value", at + 1)
+                });
+                continue;
+            };
+            if cell.len() as u64 > limits.max_cell_bytes {
+                huge.add(row, || {
+                    let most = limits.max_cell_bytes;
+                    format!("line {}: a cell of {} bytes, max_cell_bytes is {most}", at + 1, cell.len())
+                });
+                continue;
+            }
+            fill(cells, row);
+            cells.push(&cell);
+        }
+        // A hostile line must not make more columns than the next check finds.
+        if raw.names.len() as u64 > limits.max_columns {
+            break;
+        }
+        if (row as u64 + 1) * raw.names.len() as u64 > limits.max_cells {
+            let text = format!("more than {} cells, which is max_cells", limits.max_cells);
+            ends.push(Finding::new(Code::TooManyCells, text));
+            break;
+        }
+    }
+    let rows = raw.lines.len();
+    let mut findings = check_names(&raw.names, limits);
+    findings.extend(ends);
+    findings.extend(bad.finding(Code::BadJson));
+    findings.extend(nested.finding(Code::Nested));
+    findings.extend(huge.finding(Code::CellTooLarge));
+    if raw.names.is_empty() && findings.is_empty() {
+        findings.push(Finding::new(Code::HeaderEmpty, "the objects have no members"));
+    }
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    for cells in &mut raw.cells {
+        fill(cells, rows);
+    }
+    Ok(raw)
+}
+
+/// Empty cells up to this row.
+fn fill(cells: &mut Cells, row: usize) {
+    while cells.len() < row {
+        cells.push("");
+    }
+}
+
+/// A value's text; `None` for an object or a list.
+fn cell(raw: &str) -> Option<String> {
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).ok(),
+        Some(b'{' | b'[') => None,
+        Some(b'n') => Some(String::new()),
+        _ => Some(raw.to_owned()),
+    }
+}
+
+/// Faults of one kind: the first is told, all are counted.
+#[derive(Default)]
+struct Faults {
+    rows: Rows,
+    text: String,
+}
+
+impl Faults {
+    fn add(&mut self, row: usize, text: impl FnOnce() -> String) {
+        if self.rows.is_empty() {
+            self.text = text();
+        }
+        self.rows.add(row);
+    }
+
+    fn finding(self, code: Code) -> Option<Finding> {
+        let text = match self.rows.count {
+            0 => return None,
+            1 => self.text,
+            count => format!("{count} rows; {}", self.text),
+        };
+        Some(Finding::new(code, text).at(&self.rows))
+    }
+}
