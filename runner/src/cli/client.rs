@@ -22,6 +22,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// The reason, in one line.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Failure::Refused { problem, .. } => format!("{} ({})", problem.error, problem.code),
+            Failure::Unreachable(text) | Failure::Usage(text) => text.clone(),
+        }
+    }
+
     /// Says why, and gives the exit code.
     #[allow(clippy::print_stderr, reason = "this is the command line's error output")]
     pub(super) fn report(&self) -> ExitCode {
@@ -30,7 +38,7 @@ impl Failure {
                 if *json {
                     let _ = super::output::json(problem);
                 }
-                eprintln!("baton: {} ({})", problem.error, problem.code);
+                eprintln!("baton: {}", self.text());
                 for failure in
                     problem.details.iter().flat_map(|details| details["failures"].as_array()).flatten()
                 {

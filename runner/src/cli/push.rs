@@ -11,9 +11,14 @@ use reqwest::blocking::Body;
 
 use super::client::{Client, Failure, if_match};
 use super::commands::{changed, segment};
+use crate::admin::wire::{Change, Model};
 
 /// How long a push waits for a place when the server is busy with others.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What stands for a time that no clock can hold.
+const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What a model file is called in a bundle's folder.
 const MODEL_FILES: [&str; 2] = ["model.onnx", "model.so"];
 
@@ -50,6 +55,17 @@ pub struct PushArgs {
     /// Only if the model is at this generation
     #[arg(long, value_name = "N")]
     expect_generation: Option<u64>,
+    /// Wait until it is served, for a CI job: while the server cannot be reached, or has no place or a fault of its own, try again,
+    /// for SECONDS at most
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "300",
+        conflicts_with_all = ["stage", "dry_run"]
+    )]
+    wait: Option<u64>,
 }
 
 /// A part of the form: its name and where its bytes are.
@@ -62,20 +78,69 @@ enum Source {
 pub(super) fn push(client: &Client, arguments: &PushArgs, json: bool) -> Result<(), Failure> {
     let parts = collect(arguments)?;
     let started = Instant::now();
+    let Some(seconds) = arguments.wait else {
+        // Other models' uploads fill the places for a moment; one's own model being changed is another matter.
+        let is_busy = |failure: &Failure| matches!(failure, Failure::Refused { problem, .. } if problem.code == "UPLOAD_BUSY");
+        let change = patiently(started + PATIENCE, is_busy, || send(client, arguments, &parts, json))?;
+        return changed(&change, json);
+    };
+    // A push whose answer was lost may have been done: the same bundle again is `unchanged`, not another version.
+    let deadline = started.checked_add(Duration::from_secs(seconds)).unwrap_or(started + MAX_WAIT);
+    let change = patiently(deadline, passes, || send(client, arguments, &parts, json))?;
+    changed(&change, json)?;
+    patiently(deadline, passes, || served(client, &change))
+}
+
+/// Tries again while the failure is one that passes, until the deadline; says so, because a log without a word looks like a hang.
+#[allow(clippy::print_stderr, reason = "this is the command line's error output")]
+fn patiently<T>(
+    deadline: Instant,
+    passes: impl Fn(&Failure) -> bool,
+    mut attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut pause = FIRST_PAUSE;
     loop {
-        match send(client, arguments, &parts, json) {
-            // Other models' uploads fill the places for a moment; one's own model being changed is another matter.
-            Err(Failure::Refused { problem, .. })
-                if problem.code == "UPLOAD_BUSY" && started.elapsed() < PATIENCE =>
-            {
-                std::thread::sleep(Duration::from_millis(500));
+        match attempt() {
+            Err(failure) if passes(&failure) && Instant::now() + pause < deadline => {
+                eprintln!("baton: {}; trying again", failure.text());
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             result => return result,
         }
     }
 }
 
-fn send(client: &Client, arguments: &PushArgs, parts: &[(&str, Source)], json: bool) -> Result<(), Failure> {
+/// May the same call succeed a little later, with nobody doing anything about it?
+fn passes(failure: &Failure) -> bool {
+    match failure {
+        Failure::Unreachable(_) => true,
+        Failure::Refused { status, problem, .. } => {
+            *status >= 500 || ["UPLOAD_BUSY", "UPLOAD_IN_PROGRESS"].contains(&problem.code.as_str())
+        }
+        Failure::Usage(_) => false,
+    }
+}
+
+/// Is what was pushed being served, or was it, and a later version has taken its place?
+fn served(client: &Client, change: &Change) -> Result<(), Failure> {
+    let path = format!("/v1/models/{}", segment(&change.model));
+    let model: Model = client.send(client.request(Method::GET, &path))?;
+    if model.generation > change.generation
+        || (model.active == change.version && model.digest == change.digest)
+    {
+        return Ok(());
+    }
+    let reason = model.reason.unwrap_or(model.state);
+    Err(Failure::Unreachable(format!("{} is not served yet: {reason}", change.model)))
+}
+
+fn send(
+    client: &Client,
+    arguments: &PushArgs,
+    parts: &[(&str, Source)],
+    json: bool,
+) -> Result<Change, Failure> {
     let boundary = format!("baton-{}", uuid::Uuid::new_v4().simple());
     let (body, length) = form(parts, &boundary)?;
     let bar = progress(length, json);
@@ -88,7 +153,7 @@ fn send(client: &Client, arguments: &PushArgs, parts: &[(&str, Source)], json: b
         .body(Body::sized(Progress { body, bar: bar.clone() }, length));
     let result = client.send(if_match(request, arguments.expect_generation));
     bar.finish_and_clear();
-    changed(&result?, json)
+    result
 }
 
 fn collect(arguments: &PushArgs) -> Result<Vec<(&'static str, Source)>, Failure> {

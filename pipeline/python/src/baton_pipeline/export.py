@@ -1,0 +1,166 @@
+"""scikit-learn models as ONNX, and the proof that the export answers as the trainer's own model does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import ExportError, UsageError
+
+if TYPE_CHECKING:
+    import numpy
+
+# The newest that ONNX Runtime 1.24 and skl2onnx agree on; isolation forests fail with ai.onnx.ml 4 and 5.
+OPSETS = {"": 21, "ai.onnx.ml": 3}
+# Rows that are compared; of more, as many evenly spaced ones.
+CHECKED_ROWS = 2000
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file and what its check found. `summary` goes into the provenance."""
+
+    content: bytes
+    input_name: str
+    summary: dict[str, Any]
+
+
+def from_sklearn(
+    model: Any, features: "numpy.ndarray", *, name: str, input_name: str, tolerance: float, opsets: dict[str, int]
+) -> Exported:
+    """Input FP32 [-1, columns]. Outputs of a classifier: `label` [-1] and `probabilities` FP32 [-1, classes].
+
+    Raises `ExportError` if there is no export, or if it answers differently on a row of `features`.
+    """
+    skl2onnx, sklearn = _skl2onnx()
+    is_classifier = sklearn.base.is_classifier(model)
+    try:
+        exported = skl2onnx.to_onnx(
+            model,
+            initial_types=[(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))],
+            name=name,
+            target_opset=opsets,
+            # Else the probabilities are a sequence of maps, which is no tensor.
+            options={"zipmap": False} if is_classifier else None,
+        )
+    except Exception as error:
+        raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {type(error).__name__}: {error}") from error
+    content = exported.SerializeToString()
+    sample = evenly(features, CHECKED_ROWS)
+    difference, compared = _compare(model, content, input_name, sample, tolerance, is_classifier)
+    summary = {
+        "opsets": {opset.domain or "ai.onnx": opset.version for opset in exported.opset_import},
+        "ir_version": exported.ir_version,
+        "checked": {"rows": len(sample), "outputs": compared, "largest_difference": difference},
+    }
+    return Exported(content, input_name, summary)
+
+
+def _compare(
+    model: Any, content: bytes, input_name: str, sample: "numpy.ndarray", tolerance: float, is_classifier: bool
+) -> tuple[float, list[str]]:
+    """The largest difference and the names of the outputs that were compared."""
+    import numpy
+
+    outputs = run(content, {input_name: sample})
+    names = list(outputs)
+    if not is_classifier:
+        # A regressor's only output, or an outlier detector's label beside scores.
+        wanted = numpy.asarray(model.predict(sample))
+        return close(numpy.asarray(outputs[names[0]]).reshape(wanted.shape), wanted, tolerance, names[0]), names[:1]
+    wanted, got = numpy.asarray(model.predict(sample)), numpy.asarray(outputs["label"])
+    if wanted.dtype.kind in "biuf":
+        wanted = wanted.astype(numpy.int64)
+    else:
+        wanted, got = wanted.astype(str), got.astype(str)
+    if not hasattr(model, "predict_proba"):
+        same(got, wanted, "label", [])
+        return 0.0, ["label"]
+    probabilities = numpy.asarray(model.predict_proba(sample))
+    difference = close(outputs["probabilities"], probabilities, tolerance, "probabilities")
+    # Two classes that are as likely as each other within the tolerance: either is right.
+    top = numpy.sort(probabilities, axis=1)[:, -2:]
+    is_tie = top[:, 1] - top[:, 0] <= 2 * tolerance if top.shape[1] == 2 else []
+    same(got, wanted, "label", is_tie)
+    return difference, ["label", "probabilities"]
+
+
+def same(got: "numpy.ndarray", wanted: "numpy.ndarray", what: str, excused: Any) -> None:
+    """Equal in every row but the excused. Raises `ExportError` with the rows."""
+    import numpy
+
+    if got.shape != wanted.shape:
+        raise ExportError(f"the exported model gives {what} the shape {got.shape}, the trainer's own {wanted.shape}")
+    wrong = got != wanted
+    if len(excused):
+        wrong &= ~numpy.asarray(excused)
+    _refuse(numpy.flatnonzero(wrong), len(wanted), what, lambda row: (wanted[row], got[row]))
+
+
+def close(got: Any, wanted: Any, tolerance: float, what: str) -> float:
+    """Numbers within `tolerance`, absolute or relative; the largest difference. Raises `ExportError` with the rows."""
+    import numpy
+
+    got, wanted = numpy.asarray(got, dtype=numpy.float64), numpy.asarray(wanted, dtype=numpy.float64)
+    if got.shape != wanted.shape:
+        raise ExportError(f"the exported model gives {what} the shape {got.shape}, the trainer's own {wanted.shape}")
+    difference = numpy.abs(got - wanted)
+    # NaN is never within anything: a model that answers it is of no use.
+    right = difference <= tolerance * numpy.maximum(1.0, numpy.abs(wanted))
+    rows = numpy.flatnonzero(~right.reshape(len(right), -1).all(axis=1))
+    _refuse(rows, len(wanted), what, lambda row: (numpy.round(wanted[row], 6).tolist(), numpy.round(got[row], 6).tolist()))
+    return float(difference.max()) if difference.size else 0.0
+
+
+def _refuse(rows: Any, total: int, what: str, pair: Callable[[int], tuple[Any, Any]]) -> None:
+    if not len(rows):
+        return
+    shown = []
+    for row in rows[:SHOWN_ROWS]:
+        wanted, got = pair(int(row))
+        shown.append(f"row {row}: {str(wanted):.200} by the trainer's own, {str(got):.200} by the export")
+    more = f"; and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
+    raise ExportError(f"the exported model answers differently ({what}) in {len(rows)} of {total} rows: {'; '.join(shown)}{more}")
+
+
+def session(content: bytes) -> Any:
+    """One thread: sums are then added in the same order on every machine. Raises `ExportError`."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"checking an export needs onnxruntime: {error}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime cannot load the exported model: {error}") from error
+
+
+def run(content: bytes, inputs: dict[str, Any]) -> dict[str, Any]:
+    """All outputs by name. Raises `ExportError`."""
+    runtime = session(content)
+    names = [output.name for output in runtime.get_outputs()]
+    try:
+        return dict(zip(names, runtime.run(names, inputs), strict=True))
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime cannot run the exported model: {error}") from error
+
+
+def evenly(rows: "numpy.ndarray", count: int) -> "numpy.ndarray":
+    """At most `count` rows, evenly spaced from the first to the last."""
+    import numpy
+
+    if len(rows) <= count:
+        return rows
+    return rows[numpy.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def _skl2onnx() -> tuple[Any, Any]:
+    try:
+        import skl2onnx
+        import sklearn.base
+    except ImportError as error:
+        raise UsageError(f"exporting needs skl2onnx: pip install 'baton-pipeline[sklearn]' ({error})") from error
+    return skl2onnx, sklearn
