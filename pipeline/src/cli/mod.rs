@@ -1,5 +1,7 @@
 //! The pipeline's part of the command line: one file a command.
 
+mod feedback;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -10,6 +12,9 @@ pub enum Command {
     /// Check and run pipelines
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Make rows of a dataset of logged requests and labels that came later
+    #[command(subcommand)]
+    Feedback(feedback::FeedbackCommand),
 }
 
 /// Commands of a pipeline.
@@ -24,5 +29,6 @@ pub enum PipelineCommand {
 pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
+        Command::Feedback(command) => feedback::run(command),
     }
 }
