@@ -8,8 +8,10 @@
 pub mod cli;
 pub mod engine;
 pub mod event;
+pub mod feedback;
 pub mod function;
 pub mod manifest;
 pub mod records;
 mod signal;
 pub mod store;
+pub mod submit;

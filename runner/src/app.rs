@@ -20,6 +20,7 @@ use crate::inference::oip::{self, RepositoryControl};
 use crate::inference::{Grpc, Inference, typed};
 use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, reclaimable, serve, wait_for_signal};
 use crate::model::Models;
+use crate::requestlog::RequestLog;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::{admin, failpoint};
@@ -37,7 +38,11 @@ pub fn run(config: Config) -> Result<Ended> {
     let store = Store::open(&config.store)?;
     let engines =
         Engines::for_server(config.onnxruntime.as_deref(), config.native_in_process, &config.limits);
-    let models = Models::start(store, engines, Arc::clone(&metrics), config.limits.clone());
+    let request_log = config.request_log.as_ref();
+    let request_log =
+        request_log.map(|log| RequestLog::start(log, &config.limits, metrics.request_log())).transpose()?;
+    let (request_log, request_log_end) = request_log.unzip();
+    let models = Models::start(store, engines, Arc::clone(&metrics), request_log, config.limits.clone());
     let inference = Inference::start(Arc::clone(&models), config.compute_threads);
     let tokens = Tokens::open(&config)?;
     let shutdown = Shutdown::default();
@@ -101,6 +106,9 @@ pub fn run(config: Config) -> Result<Ended> {
         let ended = shutdown.drained(config.limits.drain).await;
         if let Ended::Cut(open) = ended {
             tracing::error!("stopped with {open} connections still open");
+        }
+        if let Some(end) = request_log_end {
+            end.close();
         }
         Ok(ended)
     })

@@ -1,7 +1,7 @@
 //! Baton: a hot-swappable model runner.
 //!
 //! Rooms, lower ones first; each may use only those before it (`tests/tidy.rs` watches):
-//! `tensor`, `error`, `config`, `failpoint` / `bundle`, `telemetry` / `engine`, `store` / `contract` / `model` / `auth`,
+//! `tensor`, `error`, `config`, `failpoint` / `bundle`, `telemetry` / `engine`, `store` / `contract` / `requestlog` / `model` / `auth`,
 //! `inference`, `admin` / `lifecycle` / `app`. The command line (`cli`) is a client of the admin API and sees nothing
 //! but its wire types. `ARCHITECTURE.md` has the map and the invariants.
 
@@ -18,6 +18,7 @@ pub mod failpoint;
 pub mod inference;
 pub mod lifecycle;
 pub mod model;
+pub mod requestlog;
 pub mod store;
 pub mod telemetry;
 pub mod tensor;

@@ -11,7 +11,7 @@ mod settings;
 pub use digest::{Digest, Hasher};
 pub use golden::{GoldenRow, RowInput, parse_golden};
 pub use manifest::{EngineKind, Manifest, Part, PartKind};
-pub use settings::{Execution, FieldBinding, OnDegraded, Settings, WorkerSettings};
+pub use settings::{Execution, FieldBinding, Mask, OnDegraded, RequestLogSettings, Settings, WorkerSettings};
 
 use crate::error::{Code, Error, Result};
 

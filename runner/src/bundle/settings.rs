@@ -24,6 +24,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// What fields of the contract belong to, by their full names; wins over options in the contract.
     pub bind: BTreeMap<String, FieldBinding>,
+    /// What is kept of requests, on a server that keeps a request log; nothing without it.
+    pub request_log: Option<RequestLogSettings>,
 }
 
 /// What a field of a contract belongs to: one line of `[bind]`, or the field's options.
@@ -101,6 +103,43 @@ pub struct LimitSettings {
     pub request_timeout_ms: Option<u64>,
 }
 
+/// `[request_log]`: which requests are kept, and what of them. Names are fields of the contract, or tensors.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestLogSettings {
+    /// Share of the requests, 0 to 1.
+    pub sample: f64,
+    /// What is not written as it is.
+    #[serde(default)]
+    pub mask: BTreeMap<String, Mask>,
+    /// What of the request is kept; all if not given.
+    #[serde(default)]
+    pub inputs: Option<Vec<String>>,
+    /// What of the answer is kept; all if not given.
+    #[serde(default)]
+    pub outputs: Option<Vec<String>>,
+    /// Bytes of a line; a longer one is dropped.
+    #[serde(default = "default_row_bytes")]
+    pub max_row_bytes: usize,
+}
+
+fn default_row_bytes() -> usize {
+    64 << 10
+}
+
+/// What stands in the request log instead of a value. In the order of how much it hides: where several are said of one
+/// value, the last one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mask {
+    /// SHA-256 of the server's secret salt and the value: equal values can be told, the value cannot.
+    Hash,
+    /// A fixed word.
+    Redact,
+    /// Nothing, not even the name.
+    Remove,
+}
+
 impl Settings {
     /// Reads `baton.toml`.
     ///
@@ -143,6 +182,14 @@ impl Settings {
         let tolerance = settings.golden;
         if ![tolerance.absolute, tolerance.relative].iter().all(|value| value.is_finite() && *value >= 0.0) {
             return Err(bad("golden.absolute and golden.relative must be 0 or more".to_owned()));
+        }
+        if let Some(log) = &settings.request_log {
+            if !(0.0..=1.0).contains(&log.sample) {
+                return Err(bad("request_log.sample must be between 0 and 1".to_owned()));
+            }
+            if !(256..=1 << 20).contains(&log.max_row_bytes) {
+                return Err(bad("request_log.max_row_bytes must be between 256 and 1048576".to_owned()));
+            }
         }
         if settings.description.as_ref().is_some_and(|text| text.chars().count() > 500) {
             return Err(bad("description is longer than 500 characters".to_owned()));
@@ -187,6 +234,12 @@ mod tests {
             ("[workers]\ncount = \"two\"", "count: invalid type: string \"two\", expected a whole number"),
             ("execution = \"elsewhere\"", "line 1, execution"),
             ("x = [", "line 1"),
+            ("[request_log]\nmask = {}", "missing field `sample`"),
+            ("[request_log]\nsample = 1.5", "request_log.sample"),
+            ("[request_log]\nsample = nan", "request_log.sample"),
+            ("[request_log]\nsample = 1\nmask = { age = \"hide\" }", "line 3, mask"),
+            ("[request_log]\nsample = 1\nmax_row_bytes = 1", "request_log.max_row_bytes"),
+            ("[request_log]\nsample = 1\nshare = 1", "share"),
         ] {
             let error = Settings::parse(text.as_bytes()).expect_err(text);
             assert_eq!(error.code(), Code::BadManifest);

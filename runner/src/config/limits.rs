@@ -50,6 +50,11 @@ pub struct Limits {
     pub kept_versions: usize,
     pub kept_bytes: u64,
     pub kept_pointers: usize,
+    pub request_id: usize,
+    pub request_log_queue: usize,
+    pub request_log_queue_bytes: usize,
+    pub request_log_file: u64,
+    pub request_log_age: Duration,
 }
 
 const MIB: usize = 1 << 20;
@@ -99,6 +104,11 @@ impl Default for Limits {
             kept_versions: 100,
             kept_bytes: 8 << 30,
             kept_pointers: 1_000,
+            request_id: 256,
+            request_log_queue: 4_096,
+            request_log_queue_bytes: 64 * MIB,
+            request_log_file: 64 << 20,
+            request_log_age: Duration::from_secs(3600),
         }
     }
 }
@@ -211,6 +221,23 @@ impl Limits {
             ),
             row("kept_bytes", bytes(self.kept_bytes), "artifact bytes of a model's stored versions"),
             row("kept_pointers", self.kept_pointers.to_string(), "entries of a model's activation log"),
+            row(
+                "request_id",
+                bytes(self.request_id as u64),
+                "a caller's name for a request; a longer one is not taken",
+            ),
+            row(
+                "request_log_queue",
+                self.request_log_queue.to_string(),
+                "requests waiting to be written to the request log; more are dropped from it",
+            ),
+            row(
+                "request_log_queue_bytes",
+                bytes(self.request_log_queue_bytes as u64),
+                "their tensors; also what one request may write",
+            ),
+            row("request_log_file", bytes(self.request_log_file), "a file of the request log"),
+            row("request_log_age", seconds(self.request_log_age), "after which the next file is begun"),
         ]
     }
 }

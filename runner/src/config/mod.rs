@@ -58,6 +58,15 @@ pub struct ServeArgs {
     /// Seconds to answer what was accepted after SIGTERM
     #[arg(long, env = "BATON_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Folder for samples of requests and answers, of models whose manifest has [request_log]; none are kept without it
+    #[arg(long, env = "BATON_REQUEST_LOG", value_name = "FOLDER")]
+    pub request_log: Option<PathBuf>,
+    /// File with the secret, 16 bytes or more, that masks of the sort `hash` need
+    #[arg(long, env = "BATON_REQUEST_LOG_SALT_FILE", value_name = "FILE", requires = "request_log")]
+    pub request_log_salt_file: Option<PathBuf>,
+    /// Bytes of all files of the request log; beyond it the oldest are removed
+    #[arg(long, env = "BATON_REQUEST_LOG_MAX_BYTES", default_value_t = 1 << 30, value_name = "BYTES")]
+    pub request_log_max_bytes: u64,
     /// Log lines as text for people or JSON for machines
     #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
@@ -91,8 +100,20 @@ pub struct Config {
     pub native_in_process: bool,
     pub io_threads: usize,
     pub compute_threads: usize,
+    pub request_log: Option<RequestLogConfig>,
     pub limits: Limits,
 }
+
+/// Where samples of requests are kept.
+#[derive(Debug)]
+pub struct RequestLogConfig {
+    pub folder: PathBuf,
+    pub salt_file: Option<PathBuf>,
+    pub max_bytes: u64,
+}
+
+/// Below this a file of the request log could not hold a few rows of the largest size.
+const LEAST_REQUEST_LOG: u64 = 4 << 20;
 
 /// A port and the file with its token, if it has one.
 #[derive(Debug)]
@@ -139,6 +160,11 @@ impl ServeArgs {
         if let Some(seconds) = self.drain_seconds {
             limits.drain = std::time::Duration::from_secs(seconds);
         }
+        if self.request_log_max_bytes < LEAST_REQUEST_LOG {
+            return bad(format!("--request-log-max-bytes must be at least {LEAST_REQUEST_LOG}"));
+        }
+        let (salt_file, max_bytes) = (self.request_log_salt_file, self.request_log_max_bytes);
+        let request_log = self.request_log.map(|folder| RequestLogConfig { folder, salt_file, max_bytes });
         Ok(Config {
             store: self.store,
             data: Listen { address: self.listen, token_file: self.data_token_file },
@@ -148,6 +174,7 @@ impl ServeArgs {
             native_in_process: self.allow_native_in_process,
             io_threads: threads("io-threads", self.io_threads)?,
             compute_threads: threads("compute-threads", self.compute_threads)?,
+            request_log,
             limits,
         })
     }

@@ -5,6 +5,7 @@
 //! options         what is said about single fields
 //! shape, value    a tensor as rows; one value between wire and tensor
 //! bind            which field belongs to which tensor
+//! columns         what the parts of a tensor are called, for those who write rows
 //! decode, encode  the wire plans: protobuf bytes <-> tensors (the hot path)
 //! json, csv       protobuf bytes <-> JSON, CSV
 //! form            whole messages in any of these forms
@@ -15,6 +16,7 @@
 //! There is one way from a request to tensors, the wire plan; JSON and CSV become protobuf bytes first.
 
 mod bind;
+mod columns;
 pub mod compat;
 mod compile;
 pub mod csv;
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use prost_reflect::{FieldDescriptor, MessageDescriptor, MethodDescriptor};
 use serde_json::{Value, json};
 
+pub use columns::{Column, Part, RowForm};
 pub use compile::Schema;
 pub use decode::{Decoded, Decoder, Decoding};
 pub use encode::Encoder;
@@ -87,6 +90,9 @@ pub struct Method {
     /// The message of one row, for CSV.
     pub request_row: MessageDescriptor,
     pub response_row: MessageDescriptor,
+    /// What the parts of the model's inputs and outputs are called in rows of this method.
+    pub request_columns: Vec<Column>,
+    pub response_columns: Vec<Column>,
     ignored: Vec<String>,
     json_values: usize,
 }
@@ -258,6 +264,8 @@ fn bind_method(
         descriptor: descriptor.clone(),
         request: Decoder::new(&input, &request, &signature.inputs, limits),
         response: Encoder::new(&response, &signature.outputs),
+        request_columns: columns::of(&request),
+        response_columns: columns::of(&response),
         request_row: request.row,
         response_row: match response.form {
             Form::Rows(_) => response.row,

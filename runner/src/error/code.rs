@@ -141,6 +141,7 @@ codes! {
     DylibDependency "DYLIB_DEPENDENCY" Request 422 InvalidArgument "the native library needs another library or symbol that this machine lacks";
     PrepareFailed "PREPARE_FAILED" Request 422 FailedPrecondition "the model failed or died while it was loaded and warmed up";
     ExecutionRefused "EXECUTION_REFUSED" Request 422 FailedPrecondition "the server does not run native models in its own process";
+    RequestLogSalt "REQUEST_LOG_SALT" Request 422 FailedPrecondition "the request log is to hash values, and the server has no secret for it";
     LibraryPinned "LIBRARY_PINNED" Runner 503 ResourceExhausted "too many native libraries of earlier versions stay mapped in this process";
     GoldenFailed "GOLDEN_FAILED" Request 422 FailedPrecondition "a golden row did not give the expected outputs";
     PrepareDeadline "PREPARE_DEADLINE" Request 504 DeadlineExceeded "the model took too long to load and warm up";

@@ -11,6 +11,7 @@ use crate::config::Limits;
 use crate::engine::{Cancellation, RunControl, Signature, Submission};
 use crate::error::{Code, Error, Result};
 use crate::model::{Models, Served, Version};
+use crate::requestlog::RequestId;
 use crate::store::VersionNumber;
 use crate::telemetry::Phase;
 use crate::tensor::Tensor;
@@ -44,6 +45,11 @@ impl Target {
     /// The model's entry in the snapshot.
     pub fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// Does the model have a request log, so that its requests have names?
+    pub fn is_logged(&self) -> bool {
+        self.version.request_log.is_some()
     }
 
     /// Refuses if the bundle is not the one that a request requires.
@@ -87,6 +93,8 @@ pub struct Inputs {
     pub outputs: Wanted,
     /// The caller's own time limit, counted from now.
     pub timeout: Option<Duration>,
+    /// What the caller calls the request, or its codec has; looked at only if the model has a request log.
+    pub request_id: Option<RequestId>,
 }
 
 /// Outputs and who made them.
@@ -95,6 +103,8 @@ pub struct Answer {
     pub target: Target,
     /// Positions in the signature's outputs, and their tensors.
     pub outputs: Vec<(usize, Tensor)>,
+    /// What the request is called in the request log, if the model has one.
+    pub request_id: Option<RequestId>,
 }
 
 impl Answer {
@@ -220,6 +230,9 @@ impl Inference {
             Wanted::Named(names) => version.signature().select(names.iter().map(String::as_str))?,
             Wanted::At(positions) => positions,
         };
+        let log = version.request_log.as_ref();
+        let request_id = log.map(|_| inputs.request_id.unwrap_or_else(RequestId::generated));
+        let sample = log.zip(request_id.clone()).and_then(|(log, id)| log.begin(id, &tensors));
         let bytes = tensors.iter().map(Tensor::byte_len).sum();
         let allowed = [inputs.timeout, version.settings.request_timeout()];
         let time = allowed.into_iter().flatten().fold(limits.request_time, Duration::min);
@@ -249,7 +262,11 @@ impl Inference {
             abandon.disarm();
             tensors
         };
-        Ok(Answer { target, outputs: outputs.into_iter().zip(tensors).collect() })
+        let outputs: Vec<(usize, Tensor)> = outputs.into_iter().zip(tensors).collect();
+        if let Some(sample) = sample {
+            sample.finish(&outputs);
+        }
+        Ok(Answer { target, outputs, request_id })
     }
 }
 

@@ -42,6 +42,7 @@ pub use version::{Identity, Version};
 use crate::config::Limits;
 use crate::engine::Engines;
 use crate::error::{Code, Error, Result};
+use crate::requestlog::RequestLog;
 use crate::store::{ModelName, Store};
 use crate::telemetry::Metrics;
 
@@ -62,6 +63,7 @@ pub struct Models {
     reaper: reap::Reaper,
     loader: Sender<loader::Job>,
     metrics: Arc<Metrics>,
+    request_log: Option<RequestLog>,
     limits: Limits,
 }
 
@@ -73,7 +75,13 @@ impl std::fmt::Debug for Models {
 
 impl Models {
     /// Starts the loader and the reaper, and recovery on the loader. What is served follows as it loads.
-    pub fn start(store: Store, engines: Engines, metrics: Arc<Metrics>, limits: Limits) -> Arc<Self> {
+    pub fn start(
+        store: Store,
+        engines: Engines,
+        metrics: Arc<Metrics>,
+        request_log: Option<RequestLog>,
+        limits: Limits,
+    ) -> Arc<Self> {
         let (loader, jobs) = crossbeam_channel::unbounded();
         let models = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
@@ -89,6 +97,7 @@ impl Models {
             reaper: reap::Reaper::start(Arc::clone(&metrics)),
             loader,
             metrics,
+            request_log,
             limits,
         });
         loader::start(Arc::downgrade(&models), jobs);

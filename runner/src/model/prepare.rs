@@ -12,6 +12,7 @@ use crate::config::Limits;
 use crate::contract::{self, Contract, Origin, Schema};
 use crate::engine::{EngineOptions, Engines, Instance, Notify, RunControl, trim_heap};
 use crate::error::{Code, Error, Result};
+use crate::requestlog::Plan;
 use crate::store::ModelName;
 use crate::telemetry::ModelMetrics;
 use crate::tensor::{Tensor, compare};
@@ -45,6 +46,9 @@ pub(super) fn prepare(engines: &Engines, candidate: Candidate<'_>, limits: &Limi
     let (settings, golden) = (candidate.settings, candidate.golden);
     let large = candidate.artifact.len() > 1 << 20;
     let Loaded { instance, contract, mut warnings } = load(engines, candidate, limits)?;
+    // Whether or not this server keeps a log: what is wrong with the names is wrong everywhere.
+    let log_plan = settings.request_log.as_ref();
+    let log_plan = log_plan.map(|log| Plan::new(log, instance.signature(), contract.as_ref())).transpose()?;
     let rows = run_golden(instance.as_ref(), golden, settings, limits, deadline)?;
     let warm_inputs = match rows {
         Some(inputs) => Some(inputs),
@@ -83,7 +87,7 @@ pub(super) fn prepare(engines: &Engines, candidate: Candidate<'_>, limits: &Limi
         // Parsing leaves up to twice the model's size in freed heap.
         trim_heap();
     }
-    Ok(Prepared { instance, contract, run_time, run_bytes, warnings })
+    Ok(Prepared { instance, contract, log_plan: log_plan.map(Arc::new), run_time, run_bytes, warnings })
 }
 
 /// An artifact that is loaded, and the contract that is bound to it.

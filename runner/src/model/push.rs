@@ -18,6 +18,7 @@ use crate::contract::compat::Breaking;
 use crate::contract::{self, Contract, Origin};
 use crate::error::{Code, Error, Result};
 use crate::failpoint;
+use crate::requestlog::{ModelLog, Plan};
 use crate::store::{Keep, ModelName, Reason, Staged, VersionNumber, VersionRecord, VersionState};
 
 /// What is to become of a bundle that passes.
@@ -286,7 +287,14 @@ impl Models {
             metrics: Some(self.metrics.model(model.as_str())),
             degraded: Some(self.notify_degraded(model)),
         };
-        let prepared = super::prepare::prepare(&self.engines, candidate, &self.limits)?;
+        let mut prepared = super::prepare::prepare(&self.engines, candidate, &self.limits)?;
+        match (&self.request_log, &prepared.log_plan) {
+            (Some(log), Some(plan)) => log.check(plan)?,
+            (None, Some(_)) => prepared
+                .warnings
+                .push("[request_log] has no effect: the server was started without --request-log".to_owned()),
+            (_, None) => {}
+        }
         Ok((prepared, settings))
     }
 
@@ -351,7 +359,24 @@ impl Models {
         let metrics =
             (self.metrics.model(model.as_str()), self.metrics.answers(model.as_str(), &identity.number_text));
         self.metrics.loaded().inc();
-        Version::new(identity, settings, metrics, Entry::artifact_size(record), prepared, self.reaper.clone())
+        let log = self.request_log(&identity, prepared.log_plan.clone());
+        let size = Entry::artifact_size(record);
+        Version::new(identity, settings, metrics, size, log, prepared, self.reaper.clone())
+    }
+
+    /// The version's request log, if there is one. A stored version that cannot be logged is served all the same: a start
+    /// or a roll-back must not fail for the log's sake.
+    fn request_log(&self, identity: &Identity, plan: Option<Arc<Plan>>) -> Option<ModelLog> {
+        let (log, plan) = (self.request_log.as_ref()?, plan?);
+        match log.check(&plan) {
+            Ok(()) => Some(log.of(&identity.model, &identity.number_text, &identity.digest_text, plan)),
+            Err(error) => {
+                let (model, version) = (&identity.model, &identity.number_text);
+                let code = error.code().id();
+                tracing::error!(%model, %version, code, "requests are not logged: {}", error.text());
+                None
+            }
+        }
     }
 
     /// Makes blobs of received parts and writes the version's record.

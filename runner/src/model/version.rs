@@ -15,6 +15,7 @@ use crate::contract::Contract;
 use crate::engine::RunControl;
 use crate::engine::{Instance, Queue, Signature};
 use crate::error::Result;
+use crate::requestlog::{ModelLog, Plan};
 use crate::store::{ModelName, VersionNumber};
 use crate::telemetry::ModelMetrics;
 use crate::tensor::Tensor;
@@ -51,6 +52,8 @@ pub struct Version {
     pub answers: IntCounter,
     /// The typed services; `None` if there is no contract and none could be made.
     pub contract: Option<Contract>,
+    /// Where samples of its requests go, if any do.
+    pub request_log: Option<ModelLog>,
     /// Bytes of the artifact: what keeping it in memory is judged by.
     pub artifact_size: u64,
     cost: RunCost,
@@ -63,6 +66,8 @@ pub struct Version {
 pub(super) struct Prepared {
     pub instance: Box<dyn Instance>,
     pub contract: Option<Contract>,
+    /// What of requests is kept, if the settings say so.
+    pub log_plan: Option<Arc<Plan>>,
     pub run_time: Duration,
     pub run_bytes: usize,
     /// What the person who pushed should know.
@@ -75,6 +80,7 @@ impl Version {
         settings: Settings,
         metrics: (Arc<ModelMetrics>, IntCounter),
         artifact_size: u64,
+        request_log: Option<ModelLog>,
         prepared: Prepared,
         reaper: Reaper,
     ) -> Self {
@@ -86,6 +92,7 @@ impl Version {
             metrics,
             answers,
             contract: prepared.contract,
+            request_log,
             artifact_size,
             cost,
             instance: Some(prepared.instance),

@@ -57,6 +57,7 @@ pub struct Metrics {
     worker_bytes: IntGaugeVec,
     pinned: IntGauge,
     store_alarms: IntCounter,
+    request_log: IntCounterVec,
     /// Handed out once a model, so that counters go on over its versions.
     models: Mutex<HashMap<String, Arc<ModelMetrics>>>,
 }
@@ -74,6 +75,16 @@ pub struct ModelMetrics {
     model: String,
     /// Milliseconds since the epoch.
     last_answer: AtomicU64,
+}
+
+/// What became of the rows of sampled requests.
+#[derive(Debug, Clone)]
+pub struct RequestLogMetrics {
+    pub written: IntCounter,
+    /// The queue was full, or the row larger than its limit.
+    pub dropped: IntCounter,
+    /// The disk did not take them.
+    pub failed: IntCounter,
 }
 
 impl Metrics {
@@ -167,6 +178,11 @@ impl Metrics {
             store_alarms: keep(
                 r,
                 IntCounter::new("baton_store_alarms_total", "Damaged files found in the store"),
+            )?,
+            request_log: counters(
+                "baton_request_log_rows_total",
+                "Rows of sampled requests, by what became of them",
+                &["result"],
             )?,
             models: Mutex::default(),
             registry,
@@ -274,6 +290,16 @@ impl Metrics {
     /// Damaged files found in the store.
     pub fn store_alarms(&self) -> &IntCounter {
         &self.store_alarms
+    }
+
+    /// What the request log counts into. Its series exist from this call on.
+    pub fn request_log(&self) -> RequestLogMetrics {
+        let counter = |result| self.request_log.with_label_values(&[result]);
+        RequestLogMetrics {
+            written: counter("written"),
+            dropped: counter("dropped"),
+            failed: counter("failed"),
+        }
     }
 
     /// The Prometheus text format.

@@ -15,9 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::json::{tensor_error, unsupported};
 use super::{Ready, RepositoryControl, SERVER_NAME, describe, rest};
+use crate::engine::Signature;
 use crate::error::{Code, Error, Result};
 use crate::inference::headers::{CallOptions, sign_headers, signed_by};
-use crate::inference::infer::{Address, Answer, Inference, Inputs, Target, Wanted};
+use crate::inference::infer::{Address, Answer, Inference, Inputs, Wanted};
+use crate::requestlog::RequestId;
 use crate::telemetry::Phase;
 use crate::tensor::{Dtype, Tensor, raw};
 
@@ -62,18 +64,24 @@ impl OipGrpc {
         &self,
         mut message: oip::ModelInferRequest,
         options: CallOptions,
-    ) -> Result<(Target, oip::ModelInferResponse)> {
+    ) -> Result<(Answer, oip::ModelInferResponse)> {
         let model = std::mem::take(&mut message.model_name);
         let version = std::mem::take(&mut message.model_version);
         let id = std::mem::take(&mut message.id);
         let address = Address { model: &model, version: &version, digest: options.require_digest.as_deref() };
         let limit = self.inference.limits().tensors;
         let target = self.inference.target(address)?;
-        let answer = self.inference.infer(target, |_| decode(message, options.timeout, limit)).await?;
+        let named = Some(id.as_str()).filter(|_| target.is_logged());
+        let named = named.and_then(|id| RequestId::given(id, self.inference.limits()));
+        let decode = |_: &Signature| {
+            let inputs = decode(message, options.timeout, limit)?;
+            Ok(Inputs { request_id: named.or(options.request_id), ..inputs })
+        };
+        let answer = self.inference.infer(target, decode).await?;
         let start = Instant::now();
         let response = encode(&answer, id);
         answer.target.version().metrics.phase(Phase::Encode, start.elapsed());
-        Ok((answer.target, response))
+        Ok((answer, response))
     }
 }
 
@@ -147,7 +155,7 @@ fn decode(message: oip::ModelInferRequest, timeout: Option<Duration>, max_tensor
     let parameter = parameter.filter(|micros| *micros > 0).map(Duration::from_micros);
     let timeout = [timeout, parameter].into_iter().flatten().min();
     let outputs = Wanted::Named(message.outputs.into_iter().map(|output| output.name).collect());
-    Ok(Inputs { tensors, outputs, timeout })
+    Ok(Inputs { tensors, outputs, timeout, request_id: None })
 }
 
 /// Elements in the typed fields. Exactly the field of the datatype may be filled.
@@ -222,8 +230,7 @@ fn encode(answer: &Answer, id: String) -> oip::ModelInferResponse {
         model_name: identity.model.to_string(),
         model_version: identity.number_text.to_string(),
         id,
-        parameters: signed_by(&answer.target)
-            .into_iter()
+        parameters: signed_by(&answer.target, answer.request_id.as_ref())
             .map(|(name, value)| (name.to_owned(), text(value)))
             .collect(),
         outputs,
@@ -291,10 +298,10 @@ impl GrpcInferenceService for OipGrpc {
         &self,
         request: Request<oip::ModelInferRequest>,
     ) -> std::result::Result<Response<oip::ModelInferResponse>, Status> {
-        let options = CallOptions::read(request.metadata().as_ref());
-        let (target, message) = self.infer(request.into_inner(), options).await?;
+        let options = CallOptions::read(request.metadata().as_ref(), self.inference.limits());
+        let (answer, message) = self.infer(request.into_inner(), options).await?;
         let mut headers = http::HeaderMap::with_capacity(8);
-        sign_headers(&target, &mut headers);
+        sign_headers(&answer.target, answer.request_id.as_ref(), &mut headers);
         Ok(Response::from_parts(MetadataMap::from_headers(headers), message, tonic::Extensions::default()))
     }
 
@@ -308,13 +315,16 @@ impl GrpcInferenceService for OipGrpc {
         request: Request<Streaming<oip::ModelInferRequest>>,
     ) -> std::result::Result<Response<Self::ModelStreamInferStream>, Status> {
         // The deadline of the call is the stream's, not each message's.
-        let options = CallOptions { timeout: None, ..CallOptions::read(request.metadata().as_ref()) };
-        let state = (self.clone(), request.into_inner(), options);
+        let options = CallOptions::read(request.metadata().as_ref(), self.inference.limits());
+        let options = CallOptions { timeout: None, ..options };
+        let state = (self.clone(), request.into_inner(), options, 0);
         let answers =
-            futures_util::stream::try_unfold(state, |(service, mut messages, options)| async move {
+            futures_util::stream::try_unfold(state, |(service, mut messages, options, number)| async move {
                 let Some(message) = messages.message().await? else { return Ok(None) };
                 let id = message.id.clone();
-                let answer = match service.infer(message, options.clone()).await {
+                let request_id = options.request_id.as_ref().map(|id| id.message(number));
+                let own = CallOptions { request_id, ..options.clone() };
+                let answer = match service.infer(message, own).await {
                     Ok((_, mut response)) => {
                         let last =
                             oip::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
@@ -332,7 +342,7 @@ impl GrpcInferenceService for OipGrpc {
                         }
                     }
                 };
-                Ok(Some((answer, (service, messages, options))))
+                Ok(Some((answer, (service, messages, options, number + 1))))
             });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -128,7 +128,8 @@ fn convert(body: RequestBody<'_>, blobs: Bytes, max_tensors: usize) -> Result<(I
         names.push(output.name);
     }
     let timeout = parameters.get("timeout").and_then(serde_json::Value::as_u64).filter(|micros| *micros > 0);
-    Ok((Inputs { tensors, outputs: Wanted::Named(names), timeout: timeout.map(Duration::from_micros) }, form))
+    let timeout = timeout.map(Duration::from_micros);
+    Ok((Inputs { tensors, outputs: Wanted::Named(names), timeout, request_id: None }, form))
 }
 
 fn read_input(input: &InputBody<'_>, blobs: &mut Blobs) -> Result<Tensor> {
@@ -224,7 +225,7 @@ pub(super) fn write(answer: &Answer, form: &Form) -> Result<(Vec<u8>, Option<usi
         write_text(id, &mut out);
     }
     out.extend_from_slice(b",\"parameters\":{");
-    for (index, (name, value)) in signed_by(&answer.target).into_iter().enumerate() {
+    for (index, (name, value)) in signed_by(&answer.target, answer.request_id.as_ref()).enumerate() {
         if index > 0 {
             out.push(b',');
         }

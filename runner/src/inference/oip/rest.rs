@@ -16,8 +16,9 @@ use super::{EXTENSIONS, Ready, RepositoryControl, SERVER_NAME, binary, describe,
 use crate::error::extract::Path;
 use crate::error::{Code, Error, Result};
 use crate::inference::body;
-use crate::inference::headers::{REQUIRE_DIGEST_HEADER, sign_headers};
+use crate::inference::headers::{REQUIRE_DIGEST_HEADER, named_by, sign_headers};
 use crate::inference::infer::{Address, Inference, Inputs, Target};
+use crate::requestlog::RequestId;
 use crate::telemetry::Phase;
 
 static BINARY_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -273,16 +274,20 @@ async fn infer(State(rest): State<Rest>, Path(path): Path<ModelPath>, request: R
 
     let mut form = codec::Form { binary: raw, ..codec::Form::default() };
     let target = rest.inference.target(address)?;
+    let is_logged = target.is_logged();
+    let named = if is_logged { named_by(headers, limits) } else { None };
     let answer = rest
         .inference
         .infer(target, |signature| -> Result<Inputs> {
             if raw {
-                return binary::raw_request(body, signature);
+                return Ok(Inputs { request_id: named, ..binary::raw_request(body, signature)? });
             }
             let (text, blobs) = binary::split(body, json_length)?;
             let (inputs, wanted) = codec::read(&text, blobs, limits.tensors)?;
             form = wanted;
-            Ok(inputs)
+            let id = form.id.as_deref().filter(|_| is_logged);
+            let request_id = id.and_then(|id| RequestId::given(id, limits)).or(named);
+            Ok(Inputs { request_id, ..inputs })
         })
         .await?;
 
@@ -290,7 +295,7 @@ async fn infer(State(rest): State<Rest>, Path(path): Path<ModelPath>, request: R
     let (bytes, json_length) = codec::write(&answer, &form)?;
     let mut response = Response::new(Body::empty());
     let response_headers = response.headers_mut();
-    sign_headers(&answer.target, response_headers);
+    sign_headers(&answer.target, answer.request_id.as_ref(), response_headers);
     let bytes = body::compress(headers, response_headers, bytes);
     match json_length {
         Some(length) => {

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::contract::{Decoded, Method};
 use crate::error::{Code, Error, Result};
+use crate::inference::headers::sign_headers;
 use crate::inference::infer::{Answer, Inference, Inputs, Target, Wanted};
+use crate::requestlog::RequestId;
 use crate::telemetry::Phase;
 use crate::tensor::Tensor;
 
@@ -18,16 +21,39 @@ pub(super) struct Call {
     pub target: Target,
     method: usize,
     timeout: Option<Duration>,
+    /// If the model has a request log.
+    request_id: Option<RequestId>,
 }
 
 impl Call {
-    /// Finds the method at a path.
+    /// Finds the method at a path. Without a name of the caller's own (`named`) a logged call gets a new one.
     ///
     /// # Errors
     /// Those of [`Inference::typed_target`].
-    pub(super) fn find(inference: &Inference, path: &str, digest: Option<&str>) -> Result<Self> {
+    pub(super) fn find(
+        inference: &Inference,
+        path: &str,
+        digest: Option<&str>,
+        named: Option<RequestId>,
+    ) -> Result<Self> {
         let (target, method) = inference.typed_target(path, digest)?;
-        Ok(Self { inference: inference.clone(), target, method, timeout: None })
+        let request_id = target.is_logged().then(|| named.unwrap_or_else(RequestId::generated));
+        Ok(Self { inference: inference.clone(), target, method, timeout: None, request_id })
+    }
+
+    /// Says who answers, and what the call is called.
+    pub(super) fn sign(&self, headers: &mut HeaderMap) {
+        sign_headers(&self.target, self.request_id.as_ref(), headers);
+    }
+
+    /// The call for message `number` of its stream, from 0.
+    pub(super) fn message(&self, number: u64) -> Self {
+        Self { request_id: self.request_id.as_ref().map(|id| id.message(number)), ..self.clone() }
+    }
+
+    /// The call for a piece of a file that begins with this row.
+    pub(super) fn piece(&self, first_row: u64) -> Self {
+        Self { request_id: self.request_id.as_ref().map(|id| id.piece(first_row)), ..self.clone() }
     }
 
     /// The same call with the caller's own time limit.
@@ -53,7 +79,9 @@ impl Call {
             return Ok(None);
         }
         let outputs = Wanted::At(method.response.outputs().collect());
-        let inputs = |decoded: Decoded| Inputs { tensors: decoded.inputs, outputs, timeout: self.timeout };
+        let request_id = self.request_id.clone();
+        let inputs =
+            |decoded: Decoded| Inputs { tensors: decoded.inputs, outputs, timeout: self.timeout, request_id };
         self.inference.infer(self.target.clone(), |_| decoded.map(inputs)).await.map(Some)
     }
 

@@ -22,7 +22,6 @@ use crate::contract::csv::{CsvError, Guard, RecordReader, Table};
 use crate::contract::{Decoding, Method};
 use crate::engine::step_back;
 use crate::error::{Code, Error, Result};
-use crate::inference::headers::sign_headers;
 use crate::store::Spool;
 
 /// Rows run at once.
@@ -47,7 +46,7 @@ pub(super) async fn serve(call: Call, headers: &HeaderMap, body: Body) -> Result
     })?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let reader = decompressed(headers, Pieces { receiver, current: Bytes::new(), ended: false })?;
-    let (idle, target) = (call.inference.limits().body_idle, call.target.clone());
+    let (idle, signing) = (call.inference.limits().body_idle, call.clone());
     let runtime = tokio::runtime::Handle::current();
     let (result, answered) = oneshot::channel();
     let (chunks, mut sent) = mpsc::channel(1);
@@ -73,7 +72,7 @@ pub(super) async fn serve(call: Call, headers: &HeaderMap, body: Body) -> Result
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Internal, "the CSV job ended unexpectedly")))?;
     let mut response = Response::new(Body::empty());
-    sign_headers(&target, response.headers_mut());
+    signing.sign(response.headers_mut());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     *response.body_mut() =
@@ -174,12 +173,14 @@ struct Job<'a> {
     method: &'a Method,
     runtime: tokio::runtime::Handle,
     table: Table<Spool>,
+    /// Rows that were answered.
+    rows: u64,
 }
 
 impl<'a> Job<'a> {
     fn start(call: &'a Call, runtime: tokio::runtime::Handle) -> Result<Self> {
         let table = Table::new(call.inference.models().store().spool());
-        Ok(Self { call, method: call.method()?, runtime, table })
+        Ok(Self { call, method: call.method()?, runtime, table, rows: 0 })
     }
 
     fn run(mut self, reader: Box<dyn Read + Send>) -> Result<Spool> {
@@ -222,7 +223,10 @@ impl<'a> Job<'a> {
 
     /// Runs a batch and writes its answers.
     fn answer(&mut self, decoding: Decoding<'_>, first_line: u64, last_line: u64) -> Result<()> {
-        let answer = self.runtime.block_on(self.call.run(decoding.finish()));
+        let decoded = decoding.finish();
+        let call = self.call.piece(self.rows);
+        self.rows += decoded.as_ref().map_or(0, |decoded| decoded.rows as u64);
+        let answer = self.runtime.block_on(call.run(decoded));
         let answer = answer.map_err(|error| at_line(&error, first_line, last_line))?;
         let Some(answer) = answer else { return Ok(()) };
         let table = &mut self.table;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Call;
 use crate::error::{Code, Error};
-use crate::inference::headers::{CallOptions, sign_headers};
+use crate::inference::headers::CallOptions;
 use crate::inference::infer::Inference;
 
 /// Messages as they are.
@@ -69,9 +69,10 @@ where
     B: HttpBody + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
-    let options = CallOptions::read(request.headers());
-    let call = Call::find(inference, request.uri().path(), options.require_digest.as_deref())
-        .map(|call| call.within(options.timeout));
+    let CallOptions { require_digest, timeout, request_id } =
+        CallOptions::read(request.headers(), inference.limits());
+    let call = Call::find(inference, request.uri().path(), require_digest.as_deref(), request_id)
+        .map(|call| call.within(timeout));
     let kind = call.and_then(|call| {
         let method = &call.method()?.descriptor;
         Ok((method.is_client_streaming(), method.is_server_streaming(), call))
@@ -123,7 +124,7 @@ where
 /// An answer that says who gave it.
 fn signed<T>(call: &Call, message: T) -> Result<Response<T>, Status> {
     let mut headers = http::HeaderMap::with_capacity(8);
-    sign_headers(&call.target, &mut headers);
+    call.sign(&mut headers);
     Ok(Response::from_parts(MetadataMap::from_headers(headers), message, tonic::Extensions::default()))
 }
 
@@ -149,14 +150,18 @@ async fn gather(call: &Call, mut messages: Streaming<Bytes>) -> Result<Vec<u8>, 
 fn converse(call: Call, messages: Streaming<Bytes>) -> BoxStream<'static, Result<Vec<u8>, Status>> {
     let call = call.within(None);
     let pending: std::collections::VecDeque<Vec<u8>> = std::collections::VecDeque::new();
-    stream::try_unfold((call, messages, pending), |(call, mut messages, mut pending)| async move {
-        loop {
-            if let Some(answer) = pending.pop_front() {
-                return Ok(Some((answer, (call, messages, pending))));
+    stream::try_unfold(
+        (call, messages, pending, 0),
+        |(call, mut messages, mut pending, mut number)| async move {
+            loop {
+                if let Some(answer) = pending.pop_front() {
+                    return Ok(Some((answer, (call, messages, pending, number))));
+                }
+                let Some(message) = messages.message().await? else { return Ok(None) };
+                pending.extend(call.message(number).answers(&message).await?);
+                number += 1;
             }
-            let Some(message) = messages.message().await? else { return Ok(None) };
-            pending.extend(call.answers(&message).await?);
-        }
-    })
+        },
+    )
     .boxed()
 }

@@ -14,7 +14,7 @@ use super::call::Call;
 use super::csv;
 use crate::error::{Code, Error, Result};
 use crate::inference::body;
-use crate::inference::headers::{REQUIRE_DIGEST_HEADER, sign_headers};
+use crate::inference::headers::{REQUIRE_DIGEST_HEADER, named_by};
 use crate::inference::infer::Inference;
 
 const CONNECT_VERSION: &str = "connect-protocol-version";
@@ -91,7 +91,8 @@ async fn call(inference: &Inference, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     let digest = headers.get(REQUIRE_DIGEST_HEADER).map(|value| value.to_str().unwrap_or_default());
-    let call = Call::find(inference, parts.uri.path(), digest)?;
+    let named = named_by(headers, inference.limits());
+    let call = Call::find(inference, parts.uri.path(), digest, named)?;
     if parts.method != Method::POST {
         return Err(Error::new(Code::MethodNotAllowed, "a typed method is called with POST"));
     }
@@ -118,7 +119,7 @@ async fn call(inference: &Inference, request: Request) -> Result<Response> {
         Form::Protobuf(_) => call.unary(&message).await?,
     };
     let mut response = Response::new(Body::empty());
-    sign_headers(&call.target, response.headers_mut());
+    call.sign(response.headers_mut());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.media_type()));
     let written = body::compress(headers, response.headers_mut(), written);
     *response.body_mut() = Body::from(written);
