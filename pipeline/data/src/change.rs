@@ -175,7 +175,7 @@ fn column_drift(before: &ColumnProfile, now: &Column, rows: usize, label: bool) 
             if now_counts.len() != counts.len() {
                 return None;
             }
-            // Misfits count as cells without a value: the file is refused for them anyway.
+            // A cell of another type counts as one without a value.
             now_counts.push(now.numbers().iter().filter(|value| !value.is_finite()).count() as u64);
             let expected: Vec<u64> = counts.iter().copied().chain([*nulls]).collect();
             (expected, now_counts)

@@ -62,6 +62,7 @@ pub struct ColumnProfile {
 pub enum Histogram {
     /// Bin i holds values above `edges[i-1]`, up to and with `edges[i]`; the first and last are open. The edges are quantiles
     /// of the column itself.
+    /// `nulls` are the rows without a number.
     Quantiles { edges: Vec<f64>, counts: Vec<u64>, nulls: u64 },
     /// The most frequent values; `other` are all the others.
     Values { values: Vec<String>, counts: Vec<u64>, other: u64, nulls: u64 },
@@ -119,7 +120,8 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
                 profile.quantiles = QUANTILES.iter().map(|share| stats::quantile(&sorted, *share)).collect();
                 profile.shape = shape(&sorted, min, max);
                 if !policy.is_key(&column.name) && column.kind != Kind::Time {
-                    profile.histogram = Some(by_quantiles(&sorted, column.nulls, policy.drift.bins));
+                    profile.histogram =
+                        Some(by_quantiles(&sorted, (rows - sorted.len()) as u64, policy.drift.bins));
                 }
             }
         }

@@ -8,9 +8,11 @@ mod cost;
 mod deploy;
 mod evaluate;
 pub mod history;
+mod mask;
 mod runner;
 mod server;
 mod sweep;
+pub mod validate;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::store::{Store, StoreError};
 
+pub(crate) use mask::{SALT, target};
 pub use server::serve;
 
 /// What every call may use.
@@ -62,7 +65,7 @@ pub type Call = Pin<Box<dyn Future<Output = Result<Option<Event>, Failure>> + Se
 pub type Function = fn(Arc<Context>, Event) -> Call;
 
 /// The names of all functions.
-pub const NAMES: [&str; 4] = ["evaluate", "deploy", "history", "sweep"];
+pub const NAMES: [&str; 6] = ["validate", "mask", "evaluate", "deploy", "history", "sweep"];
 
 /// The function with this name.
 pub fn named(name: &str) -> Option<Function> {
@@ -71,6 +74,8 @@ pub fn named(name: &str) -> Option<Function> {
         "deploy" => Some(deploy::deploy),
         "history" => Some(history::history),
         "sweep" => Some(sweep::sweep),
+        "mask" => Some(mask::call),
+        "validate" => Some(validate::call),
         _ => None,
     }
 }

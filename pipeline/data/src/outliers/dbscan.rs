@@ -76,11 +76,13 @@ fn automatic_eps(
         measured.iter().map(|at| tree.nearest(standard.row(rows[*at]), min_samples).sqrt()).collect();
     let distances = stats::sorted(&distances);
     let (low, high) = (stats::quantile(&distances, 0.25), stats::quantile(&distances, 0.75));
+    // A little more than a distance that occurs: of two rows exactly so far apart rounding would decide.
+    let beyond = 1.0 + 1e-9;
     let eps = high + 3.0 * (high - low);
     if eps > 0.0 {
-        return eps;
+        return eps * beyond;
     }
     // Three quarters of the rows have copies enough; the others' distances say what near is.
     let positive: Vec<f64> = distances.into_iter().filter(|distance| *distance > 0.0).collect();
-    if positive.is_empty() { 1.0 } else { stats::quantile(&positive, 0.5) }
+    if positive.is_empty() { 1.0 } else { stats::quantile(&positive, 0.5) * beyond }
 }
