@@ -70,8 +70,8 @@ pub(super) struct Unreadable {
     pub(super) text: String,
 }
 
-/// The documents of a text, numbered from 1; empty ones are left out. A document that cannot be read does not hide the next,
-/// unless its very syntax is broken.
+/// The documents of a text, numbered from 1; empty ones are left out. Refused keys do not hide the next document; broken syntax
+/// does.
 pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
     let source = Source::new(text);
     let mut result = Vec::new();
@@ -79,11 +79,17 @@ pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
         match Build(&source).deserialize(document) {
             Ok(Node { kind: Kind::Null, .. }) => {}
             Ok(node) => result.push(Ok((index + 1, node))),
-            Err(error) => result.push(Err(Unreadable {
-                document: index + 1,
-                line: error.location().map(|location| location.line()),
-                text: error.to_string(),
-            })),
+            Err(error) => {
+                result.push(Err(Unreadable {
+                    document: index + 1,
+                    line: error.location().map(|location| location.line()),
+                    text: error.to_string(),
+                }));
+                // After an error of its own the parser says the same for ever.
+                if !source.key_refused.take() {
+                    break;
+                }
+            }
         }
     }
     result
@@ -94,6 +100,8 @@ struct Source<'de> {
     text: &'de str,
     starts: Vec<usize>,
     budget: Cell<usize>,
+    /// The last error was about a key: the document's syntax is whole, and the next one can be read.
+    key_refused: Cell<bool>,
 }
 
 impl<'de> Source<'de> {
@@ -101,7 +109,7 @@ impl<'de> Source<'de> {
         let starts = std::iter::once(0)
             .chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1))
             .collect();
-        Self { text, starts, budget: Cell::new(BUDGET) }
+        Self { text, starts, budget: Cell::new(BUDGET), key_refused: Cell::new(false) }
     }
 
     fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
@@ -239,9 +247,11 @@ impl<'de> Visitor<'de> for Key<'_, 'de> {
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
         self.source.spend(key.len())?;
         if key == "<<" {
+            self.source.key_refused.set(true);
             return Err(E::custom("merge keys (<<) are not read: write the fields out"));
         }
         if !self.seen.insert(key.to_owned()) {
+            self.source.key_refused.set(true);
             return Err(E::custom(format!("duplicate key {key:?}")));
         }
         Ok((key.to_owned(), 0))
@@ -310,7 +320,8 @@ mod tests {
             ("1: a", "a text as the key"),
         ];
         for (text, reason) in cases {
-            let found = documents(text);
+            let text = format!("{text}\n---\na: 1\n---\nb: 2\n");
+            let found = documents(&text);
             let error = found[0].as_ref().unwrap_err();
             assert!(error.text.contains(reason), "{reason}: {}", error.text);
         }
