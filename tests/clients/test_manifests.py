@@ -54,7 +54,8 @@ def objects():
     found = []
     if shutil.which("kubectl"):
         found += [("deploy/knative", document) for document in kustomized()]
-    found += [("sample", document) for document in yaml.safe_load_all(SAMPLE.read_text()) if document]
+    for source, path in (("sample", SAMPLE), ("smoke", CLUSTER / "smoke" / "objects.yaml")):
+        found += [(source, document) for document in yaml.safe_load_all(path.read_text()) if document]
     return found
 
 

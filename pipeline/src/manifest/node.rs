@@ -13,6 +13,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// Bytes that the values of one file may take, aliases followed.
 const BUDGET: usize = 16 * 1024 * 1024;
 const COST: usize = 32;
+/// Open brackets, wherever they stand, comments and texts included. The scanner's time grows with their number times the
+/// file's length, to minutes for 1 MiB.
+const MAX_BRACKETS: usize = 256;
 
 /// A value and the line where it begins, 0 if that is not known.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +76,10 @@ pub(super) struct Unreadable {
 /// The documents of a text, numbered from 1; empty ones are left out. Refused keys do not hide the next document; broken syntax
 /// does.
 pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
+    if let Some(line) = too_nested(text) {
+        let text = format!("more than {MAX_BRACKETS} brackets are open at a time");
+        return vec![Err(Unreadable { document: 1, line: Some(line), text })];
+    }
     let source = Source::new(text);
     let mut result = Vec::new();
     for (index, document) in yaml_serde::Deserializer::from_str(text).enumerate() {
@@ -93,6 +100,23 @@ pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
         }
     }
     result
+}
+
+/// The line where too many brackets are open.
+fn too_nested(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    text.lines()
+        .position(|line| {
+            line.bytes().any(|byte| {
+                match byte {
+                    b'[' | b'{' => open += 1,
+                    b']' | b'}' => open = open.saturating_sub(1),
+                    _ => {}
+                }
+                open > MAX_BRACKETS
+            })
+        })
+        .map(|index| index + 1)
 }
 
 /// The text with what is needed to find places in it, and the budget that is left.
@@ -306,12 +330,16 @@ mod tests {
         });
         let wide = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a, ".repeat(100_000));
         let quadratic = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(100_000), "*a, ".repeat(100_000));
-        let deep = "[".repeat(100_000);
+        let deep = "[".repeat(200);
+        let brackets = "{a: ".repeat(250_000);
+        let dashes = "- ".repeat(100_000);
         let cases = [
             (billion.as_str(), "repetition limit"),
             (&wide, "aliases"),
             (&quadratic, "aliases"),
             (&deep, "recursion limit"),
+            (&dashes, "recursion limit"),
+            (&brackets, "256 brackets"),
             ("a: !tag {b: 1}", "without a tag"),
             ("a: &a [*a]", "recursion limit"),
             ("a: *nobody", "anchor"),

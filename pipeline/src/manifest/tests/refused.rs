@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::super::ManifestErrors;
 use super::{SMALL, read_paths, read_text};
 
@@ -695,4 +697,21 @@ fn too_much_code_is_a_fault_of_the_container() {
     fs::File::create(folder.path().join("data.bin")).unwrap().set_len(48 * 1024 * 1024 + 1).unwrap();
     let errors = read_paths(&[folder.path().to_owned()]).unwrap_err();
     expect(&errors, "spec.template.spec.containers[0]", "48 MiB", "code");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Bytes cut out, doubled or replaced at will: an answer comes, a pipeline or faults, and no panic.
+    #[test]
+    fn whatever_is_done_to_a_set_an_answer_comes(
+        start in 0..SMALL.len(), length in 0..200_usize, with in "[a-z0-9:{}\\[\\]&*!|>'\"#,\\- \n\t]{0,40}", twice: bool,
+    ) {
+        let end = (start + length).min(SMALL.len());
+        let kept = if twice { &SMALL[start..end] } else { "" };
+        let text = format!("{}{kept}{with}{kept}{}", &SMALL[..start], &SMALL[end..]);
+        if let Err(errors) = read_text(&text) {
+            prop_assert!(!errors.faults.is_empty() && !errors.to_string().is_empty());
+        }
+    }
 }
