@@ -30,7 +30,11 @@ impl Shape {
             Shape::Scalar => drop(value.number_or_text()),
             Shape::Texts => each(value, &Shape::Text),
             Shape::Quantities => {
-                for (_, value) in value.free().unwrap_or_default() {
+                for (name, value) in value.free().unwrap_or_default() {
+                    // Resources of others have a domain in front.
+                    if !RESOURCES.contains(&name) && !name.contains('/') {
+                        value.refuse(format!("{name} is no resource: {}", RESOURCES.join(", ")));
+                    }
                     if let Some(text) = value.number_or_text()
                         && let Err(reason) = super::scalar::quantity(&text)
                     {
@@ -54,6 +58,8 @@ impl Shape {
         }
     }
 }
+
+const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
 
 fn each(value: &Value<'_>, shape: &Shape) {
     for (_, value) in value.free().unwrap_or_default() {

@@ -24,6 +24,7 @@ mod tests;
 mod trigger;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -184,7 +185,7 @@ pub struct JobSink {
 }
 
 /// What stands for a container on this machine.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LocalRun {
     /// Program and arguments; `BuiltIn` for a function of this binary.
     pub command: Command,
@@ -197,6 +198,22 @@ pub struct LocalRun {
     pub cpu_millis: Option<u32>,
     /// First 16 hex digits of the digest of the manifest's part and of the code's files: another code is another revision.
     pub revision: String,
+}
+
+/// Shows the names of the variables and not their values, which may be secret.
+impl fmt::Debug for LocalRun {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, folder, env, memory, cpu_millis, revision } = self;
+        formatter
+            .debug_struct("LocalRun")
+            .field("command", command)
+            .field("folder", folder)
+            .field("env", &env.keys())
+            .field("memory", memory)
+            .field("cpu_millis", cpu_millis)
+            .field("revision", revision)
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

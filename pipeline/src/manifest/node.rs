@@ -13,6 +13,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// Bytes that the values of one file may take, aliases followed.
 const BUDGET: usize = 16 * 1024 * 1024;
 const COST: usize = 32;
+/// Open brackets, wherever they stand, comments and texts included. The scanner's time grows with their number times the
+/// file's length, to minutes for 1 MiB.
+const MAX_BRACKETS: usize = 256;
 
 /// A value and the line where it begins, 0 if that is not known.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,23 +73,50 @@ pub(super) struct Unreadable {
     pub(super) text: String,
 }
 
-/// The documents of a text, numbered from 1; empty ones are left out. A document that cannot be read does not hide the next,
-/// unless its very syntax is broken.
+/// The documents of a text, numbered from 1; empty ones are left out. Refused keys do not hide the next document; broken syntax
+/// does.
 pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
+    if let Some(line) = too_nested(text) {
+        let text = format!("more than {MAX_BRACKETS} brackets are open at a time");
+        return vec![Err(Unreadable { document: 1, line: Some(line), text })];
+    }
     let source = Source::new(text);
     let mut result = Vec::new();
     for (index, document) in yaml_serde::Deserializer::from_str(text).enumerate() {
         match Build(&source).deserialize(document) {
             Ok(Node { kind: Kind::Null, .. }) => {}
             Ok(node) => result.push(Ok((index + 1, node))),
-            Err(error) => result.push(Err(Unreadable {
-                document: index + 1,
-                line: error.location().map(|location| location.line()),
-                text: error.to_string(),
-            })),
+            Err(error) => {
+                result.push(Err(Unreadable {
+                    document: index + 1,
+                    line: error.location().map(|location| location.line()),
+                    text: error.to_string(),
+                }));
+                // After an error of its own the parser says the same for ever.
+                if !source.key_refused.take() {
+                    break;
+                }
+            }
         }
     }
     result
+}
+
+/// The line where too many brackets are open.
+fn too_nested(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    text.lines()
+        .position(|line| {
+            line.bytes().any(|byte| {
+                match byte {
+                    b'[' | b'{' => open += 1,
+                    b']' | b'}' => open = open.saturating_sub(1),
+                    _ => {}
+                }
+                open > MAX_BRACKETS
+            })
+        })
+        .map(|index| index + 1)
 }
 
 /// The text with what is needed to find places in it, and the budget that is left.
@@ -94,6 +124,8 @@ struct Source<'de> {
     text: &'de str,
     starts: Vec<usize>,
     budget: Cell<usize>,
+    /// The last error was about a key: the document's syntax is whole, and the next one can be read.
+    key_refused: Cell<bool>,
 }
 
 impl<'de> Source<'de> {
@@ -101,7 +133,7 @@ impl<'de> Source<'de> {
         let starts = std::iter::once(0)
             .chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1))
             .collect();
-        Self { text, starts, budget: Cell::new(BUDGET) }
+        Self { text, starts, budget: Cell::new(BUDGET), key_refused: Cell::new(false) }
     }
 
     fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
@@ -239,9 +271,11 @@ impl<'de> Visitor<'de> for Key<'_, 'de> {
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
         self.source.spend(key.len())?;
         if key == "<<" {
+            self.source.key_refused.set(true);
             return Err(E::custom("merge keys (<<) are not read: write the fields out"));
         }
         if !self.seen.insert(key.to_owned()) {
+            self.source.key_refused.set(true);
             return Err(E::custom(format!("duplicate key {key:?}")));
         }
         Ok((key.to_owned(), 0))
@@ -296,12 +330,16 @@ mod tests {
         });
         let wide = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a, ".repeat(100_000));
         let quadratic = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(100_000), "*a, ".repeat(100_000));
-        let deep = "[".repeat(100_000);
+        let deep = "[".repeat(200);
+        let brackets = "{a: ".repeat(250_000);
+        let dashes = "- ".repeat(100_000);
         let cases = [
             (billion.as_str(), "repetition limit"),
             (&wide, "aliases"),
             (&quadratic, "aliases"),
             (&deep, "recursion limit"),
+            (&dashes, "recursion limit"),
+            (&brackets, "256 brackets"),
             ("a: !tag {b: 1}", "without a tag"),
             ("a: &a [*a]", "recursion limit"),
             ("a: *nobody", "anchor"),
@@ -310,7 +348,8 @@ mod tests {
             ("1: a", "a text as the key"),
         ];
         for (text, reason) in cases {
-            let found = documents(text);
+            let text = format!("{text}\n---\na: 1\n---\nb: 2\n");
+            let found = documents(&text);
             let error = found[0].as_ref().unwrap_err();
             assert!(error.text.contains(reason), "{reason}: {}", error.text);
         }
