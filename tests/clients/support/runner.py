@@ -23,12 +23,12 @@ LISTENING = re.compile(r"(data|admin) listening on (\S+:\d+)\n?")
 class Runner:
     """A running `baton serve`. `data` and `admin` are `host:port`."""
 
-    def __init__(self, store: Path, *arguments: str):
+    def __init__(self, store: Path, *arguments: str, admin_listen: str = "127.0.0.1:0"):
         self.store = store
         self.lines: list[str] = []
         self._addresses: queue.Queue = queue.Queue()
         command = [BINARY, "serve", "--store", str(store), "--onnxruntime", ONNXRUNTIME]
-        command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *arguments]
+        command += ["--listen", "127.0.0.1:0", "--admin-listen", admin_listen, *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BATON_")}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment

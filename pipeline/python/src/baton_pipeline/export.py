@@ -33,16 +33,19 @@ def from_sklearn(
     Raises `ExportError` if there is no export, or if it answers differently on a row of `features`.
     """
     skl2onnx, sklearn = _skl2onnx()
-    is_classifier = sklearn.base.is_classifier(model)
+
+    def convert(options: dict[str, bool] | None) -> Any:
+        inputs = [(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))]
+        return skl2onnx.to_onnx(model, initial_types=inputs, name=name, target_opset=opsets, options=options)
+
     try:
-        exported = skl2onnx.to_onnx(
-            model,
-            initial_types=[(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))],
-            name=name,
-            target_opset=opsets,
+        is_classifier = sklearn.base.is_classifier(model)
+        try:
             # Else the probabilities are a sequence of maps, which is no tensor.
-            options={"zipmap": False} if is_classifier else None,
-        )
+            exported = convert({"zipmap": False} if is_classifier else None)
+        except NameError:
+            # A classifier without probabilities does not know the option.
+            exported = convert(None)
     except Exception as error:
         raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {type(error).__name__}: {error}") from error
     content = exported.SerializeToString()

@@ -42,14 +42,14 @@ def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple
     fitted = IsolationForest(n_estimators=TREES, random_state=0).fit(rows)
     exported = to_onnx(fitted, initial_types=[(INPUT, FloatTensorType([None, rows.shape[1]]))], target_opset=OPSETS)
     content = exported.SerializeToString()
-    sample = evenly(rows, CHECKED_ROWS)
-    scores = run(content, {INPUT: sample})["scores"]
+    scores = run(content, {INPUT: rows})["scores"].reshape(-1)
     try:
-        difference = close(scores.reshape(-1), fitted.decision_function(sample), TOLERANCE, "scores of outliers")
+        own = fitted.decision_function(evenly(rows, CHECKED_ROWS))
+        difference = close(evenly(scores, CHECKED_ROWS), own, TOLERANCE, "scores of outliers")
     except ExportError as error:
         raise ExportError(f"outlier model: {error}") from error
     # Of the exported model's own scores: those are what the checks will see.
-    threshold = float(numpy.quantile(run(content, {INPUT: rows})["scores"], 1.0 - share))
+    threshold = float(numpy.quantile(scores, 1.0 - share))
     for key, value in (
         ("baton.outlier.threshold", repr(threshold)),
         ("baton.outlier.share", repr(share)),
