@@ -1,5 +1,6 @@
 //! The pipeline's part of the command line: one file a command.
 
+mod check;
 mod engine;
 
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ pub enum Command {
 /// Commands of a pipeline.
 #[derive(Debug, Subcommand)]
 pub enum PipelineCommand {
+    /// Check manifests and show the pipeline that they describe
+    Check(check::CheckArgs),
     /// Run the pipeline that manifests describe
     Serve(Box<engine::ServeArgs>),
     /// Show functions and jobs, and what waits for them
@@ -39,6 +42,7 @@ pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Supervise(arguments) => crate::engine::supervise(&arguments),
         Command::Pipeline(command) => match command {
+            PipelineCommand::Check(arguments) => check::run(&arguments),
             PipelineCommand::Serve(arguments) => engine::serve(*arguments),
             PipelineCommand::Status(arguments) => engine::status(&arguments),
             PipelineCommand::Events(arguments) => engine::events(&arguments),

@@ -38,7 +38,7 @@ impl Variables {
     pub(super) fn read<'a>(container: &Fields<'_, 'a>, role: Role, set: &Set<'a>) -> Self {
         let mut variables = Self::default();
         for source in container.get("envFrom").and_then(|value| value.list()).unwrap_or_default() {
-            variables.from_config(&source, role, set);
+            variables.take_config(&source, role, set);
         }
         let mut own: BTreeMap<String, ()> = BTreeMap::new();
         for entry in container.get("env").and_then(|value| value.list()).unwrap_or_default() {
@@ -105,7 +105,7 @@ impl Variables {
         }
     }
 
-    fn from_config<'a>(&mut self, source: &Value<'a>, role: Role, set: &Set<'a>) {
+    fn take_config<'a>(&mut self, source: &Value<'a>, role: Role, set: &Set<'a>) {
         source.fields(|fields| {
             fields.refused("secretRef", "name each variable with valueFrom.secretKeyRef");
             let prefix = fields.get("prefix").and_then(|value| value.text()).unwrap_or_default();

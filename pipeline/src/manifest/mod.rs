@@ -1,9 +1,10 @@
 //! A pipeline as checked values: what the engine needs of the Knative manifests, and nothing that it would ignore.
 //!
 //! From below: `error` / `node` (YAML as a tree with lines) / `reader` (a mapping whose unread fields are refused) /
-//! `cluster`, `scalar`, `files`, `code` / `env`, `container`, `delivery` / `trigger`, `service`, `job`, `ping` / `set`. What is
+//! `cluster`, `scalar`, `files`, `code` / `env`, `container`, `delivery` / `trigger`, `service`, `job`, `ping` / `set` / `advice`. What is
 //! read and what it means: `docs/pipeline-manifests.md`.
 
+mod advice;
 mod cluster;
 mod code;
 mod container;
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use advice::{Advice, Level, advice};
 pub use code::{MAX_CODE, MAX_CODE_FILES};
 pub use container::{LOCAL_COMMAND, LOCAL_FOLDER};
 pub use error::{Fault, ManifestErrors};
