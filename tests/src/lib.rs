@@ -5,9 +5,11 @@
 pub mod ledger;
 pub mod native;
 pub mod onnx;
+pub mod pipeline;
 pub mod runner;
 
 pub use ledger::{Ledger, Load};
+pub use pipeline::{Pipeline, Service, event};
 pub use runner::{Options, Runner};
 
 /// How much longer than in CI a run is to be: `BATON_SOAK=20` makes loads twenty times as long.
