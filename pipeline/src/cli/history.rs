@@ -15,8 +15,6 @@ use crate::records::{self, RecordsError, openlineage};
 /// What is shown of a run if nobody says: heading, field.
 const COLUMNS: &[&str] =
     &["run", "state", "model", "version", "dataset", "accuracy", "started", "seconds", "cost.cpu_s", "who"];
-/// The engine's database in its folder.
-const DATABASES: [&str; 2] = ["pipeline.sqlite", "ledger.sqlite"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the records are.
@@ -202,8 +200,7 @@ fn database(folder: &Path) -> PathBuf {
     if folder.is_file() {
         return folder.to_owned();
     }
-    let found = DATABASES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| folder.join(DATABASES[0]))
+    folder.join(crate::engine::DATABASE)
 }
 
 /// An answer of the pipeline. Its refusals are shown as it says them.

@@ -116,6 +116,8 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
     if let Some(answer) = remembered(store, &rejected_as).await? {
         return Ok(answer);
     }
+    let model = policy.model.clone().unwrap_or_else(|| updated.dataset.clone());
+    let label = policy.label.clone();
     let (checked, cost) = checked(&updated, bytes, size, policy, &policy_digest, surroundings).await?;
     let report = store.put(json_of(&checked.report)?).await?;
     let accepted = checked.report.verdict == Verdict::Accepted;
@@ -127,6 +129,8 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
                 "dataset": updated.dataset,
                 "digest": updated.digest,
                 "file": updated.file,
+                "model": model,
+                "label": label,
                 "rows": checked.report.profile.as_ref().map_or(0, |profile| profile.rows),
                 "report": report,
                 "training": training,

@@ -13,8 +13,9 @@ use axum::{Json, Router, middleware};
 use http::StatusCode;
 use serde_json::json;
 
-use super::ledger::LedgerError;
+use super::ledger::{DATABASE, LedgerError};
 use super::{Engine, guard};
+use crate::records;
 
 /// All routes, behind the guard. Another resource is another line.
 pub(crate) fn all(engine: Arc<Engine>) -> Router {
@@ -24,8 +25,9 @@ pub(crate) fn all(engine: Arc<Engine>) -> Router {
         .merge(deliveries::routes())
         .merge(state::routes())
         .merge(blobs::routes())
-        .layer(middleware::from_fn_with_state(engine.clone(), guard::check))
-        .with_state(engine)
+        .with_state(engine.clone())
+        .merge(records::api::routes(engine.settings.data.join(DATABASE)))
+        .layer(middleware::from_fn_with_state(engine, guard::check))
 }
 
 /// `{"error": TEXT}`.
