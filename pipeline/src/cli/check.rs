@@ -302,3 +302,42 @@ fn described(found: &Inspection) -> Value {
         "cluster_only": found.cluster_only, "remarks": remarks,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/sample/digits/pipeline.yaml"))
+    }
+
+    #[test]
+    fn the_picture_shows_who_is_fired_by_what_and_the_limits() {
+        let text = picture(&manifest::inspect(&[sample()]).unwrap());
+        let row = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(
+            row(&["validate", "type = dev.baton.dataset.updated.v1", "service validate", "5, from 0.5 s"]),
+            "{text}"
+        );
+        assert!(row(&["evaluate", "baton fn evaluate", "0..2", "300 s", "60 s"]), "{text}");
+        assert!(row(&["train", "python3 train.py", "3600 s", "2048 MiB"]), "{text}");
+        assert!(row(&["warning", "no deadLetterSink"]), "{text}");
+    }
+
+    #[test]
+    fn json_names_variables_and_shows_no_values() {
+        let value = described(&manifest::inspect(&[sample()]).unwrap());
+        assert_eq!(value["ok"], true);
+        assert_eq!(value["services"][0]["run"]["variables"], json!(["BATON_POLICY"]));
+        assert!(!value.to_string().contains("holdout"), "{value}");
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_the_set_is_a_pipeline() {
+        let code = |path: PathBuf, json: bool| run(&CheckArgs { paths: vec![path], json });
+        assert_eq!(code(sample(), true), ExitCode::SUCCESS);
+        for json in [false, true] {
+            assert_eq!(code("nowhere.yaml".into(), json), ExitCode::from(64));
+        }
+    }
+}
