@@ -5,16 +5,23 @@ BATON := target/release/baton
 ONNXRUNTIME := .cache/onnxruntime/libonnxruntime.so.1.31.1
 VENV := .venv/clients
 VENV_READY := $(VENV)/.ready
+# Trainers of pipelines, and what the pipeline's tests start; apart, because func-python and kserve want different releases of cloudevents.
+PIPELINE := .venv/pipeline
+PIPELINE_READY := $(PIPELINE)/.ready
+FRAMEWORK_READY := .venv/functions-framework/.ready
 
 NATIVE := target/native
 
-.PHONY: help run build native onnxruntime models test check test-rust test-clients bench-quick bench soak fuzz docker-test clean
+.PHONY: help run build native onnxruntime models test check test-rust test-clients pipeline bench-quick bench bench-pipeline soak fuzz docker-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 run: build native models ## build, start a server on 8080 and 8081, push the sample models, print what to try
 	@sh sample-models/run.sh
+
+pipeline: build $(PIPELINE_READY) ## changed data become a better model, under load: a runner, an engine and the sample pipeline
+	$(PIPELINE)/bin/python pipeline/sample/digits/demo.py
 
 build: onnxruntime ## the release binary and its ONNX Runtime
 	cargo build --locked --release -p baton
@@ -41,12 +48,22 @@ check: ## formatting and lints
 test-rust: build native ## all Rust tests, among them the black-box tests on the release binary
 	BATON_BIN=$(abspath $(BATON)) ORT_DYLIB_PATH=$(abspath $(ONNXRUNTIME)) cargo nextest run --locked --workspace
 
-test-clients: build native models $(VENV_READY) ## black-box tests with the Python clients
+test-clients: build native models $(VENV_READY) $(PIPELINE_READY) $(FRAMEWORK_READY) ## black-box tests with the Python clients
+	$(PIPELINE)/bin/python -m pytest -q -p no:cacheprovider tests/manifests
 	BATON_BIN=$(abspath $(BATON)) $(VENV)/bin/python -m pytest -q tests/clients
 
+.venv/%/.ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 $(VENV_READY): tests/clients/requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+$(FRAMEWORK_READY): tests/clients/requirements-functions-framework.txt
+
+$(PIPELINE_READY): tests/clients/requirements-pipeline.txt pipeline/python/pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable pipeline/python
 	touch $@
 
 bench-quick: build native ## Baton against empty servers with the same bytes, in one run
@@ -54,6 +71,9 @@ bench-quick: build native ## Baton against empty servers with the same bytes, in
 
 bench: build native ## the same, longer
 	cargo run --locked --release -q -p baton-bench -- long
+
+bench-pipeline: build $(PIPELINE_READY) ## functions that scale to zero against services that are always up, on the same engine
+	$(PIPELINE)/bin/python bench/pipeline/bench.py
 
 docker-test: ## build the image and run it for real
 	sh deploy/docker/test.sh

@@ -2,7 +2,7 @@
 
 Needs the environment of requirements-pipeline.txt and kubectl, but no server and no cluster:
 
-    .venv/pipeline/bin/python -m pytest -c /dev/null --noconftest tests/clients/test_manifests.py
+    .venv/pipeline/bin/python -m pytest tests/manifests
 
 kubernetes-validate is strict. The Knative models (cloudcoil) take unknown fields and forget them; hence each object is read and
 written again, and must come out as it went in.
