@@ -62,7 +62,7 @@ spec:
       annotations:
         autoscaling.knative.dev/min-scale: "{smallest}"
         autoscaling.knative.dev/max-scale: "{largest}"
-        autoscaling.knative.dev/scale-to-zero-pod-retention-period: {idle:g}s{local}
+        autoscaling.knative.dev/window: {idle:g}s{local}
     spec:
       containerConcurrency: 1
       containers:
@@ -224,7 +224,7 @@ def one_run(mode: str, variant: str, options, seed: int) -> dict:
         window = time.monotonic() - window_from
         tail = [area for at, area in meter.areas if at > first + makespan + options.idle + 2]
         outcome = answers(f"{base}/v1/events?limit=1000")["events"]
-        deployed = sum(event["type"] == "dev.baton.model.deployed.v1" for event in outcome)
+        deployed = sum(event["event"]["type"] == "dev.baton.model.deployed.v1" for event in outcome)
         return {
             "variant": variant,
             "mode": mode,
@@ -281,7 +281,7 @@ def main() -> None:
     arguments.add_argument("--pipelines", type=int, default=8)
     arguments.add_argument("--train-seconds", type=float, default=0.5, help="CPU seconds of one training")
     arguments.add_argument("--window", type=float, default=40.0, help="seconds")
-    arguments.add_argument("--idle", type=float, default=5.0, help="seconds until an idle instance ends")
+    arguments.add_argument("--idle", type=float, default=6.0, help="seconds until an idle instance ends, at least 6 as in Knative")
     arguments.add_argument("--variants", nargs="+", default=["rust", "python"], choices=["rust", "python"])
     arguments.add_argument("--modes", nargs="+", default=list(SCALES), choices=list(SCALES))
     arguments.add_argument("--out", type=Path, default=REPOSITORY / "bench/results/pipeline.json")

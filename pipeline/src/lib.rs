@@ -5,6 +5,8 @@
 //! languages is in `docs/pipeline-reference.md`. Nothing here knows the inside of the runner but its engines, its
 //! contracts and its error texts.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod engine;
 pub mod event;

@@ -18,6 +18,8 @@
 //! Each may use those above it. The same input gives the same bytes: whoever compares digests of reports can rely on it.
 //! What needs the outside (a contract's compiler, ONNX Runtime) comes in by [`Outside`].
 
+#![forbid(unsafe_code)]
+
 mod change;
 mod check;
 mod finding;

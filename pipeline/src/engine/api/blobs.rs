@@ -8,7 +8,9 @@ use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
-use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+};
 use tokio::sync::Semaphore;
 
 use super::super::Engine;
@@ -36,7 +38,9 @@ async fn report(State(engine): State<Arc<Engine>>, Path(digest): Path<String>) -
                 Html(baton_data::html(&report)),
             )
                 .into_response(),
-            Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, format!("{digest} is no report: {error}")),
+            Err(error) => {
+                refused(StatusCode::UNPROCESSABLE_ENTITY, format!("{digest} is no report: {error}"))
+            }
         },
         Err(error) => unread(error),
     }
