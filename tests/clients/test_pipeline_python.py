@@ -6,8 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-
 from support import pipeline
 from support.pipeline import PYTHON, Sink, blob, put, run_job, sha256, start_job, validated
 from support.runner import REPOSITORY, eventually
@@ -28,7 +27,7 @@ SOURCES = REPOSITORY / "pipeline/python"
 sys.path.insert(0, str(SOURCES / "src"))
 
 import baton_pipeline  # noqa: E402
-from baton_pipeline import events, export, job, store  # noqa: E402
+from baton_pipeline import events, export, job, parameters, store  # noqa: E402
 from baton_pipeline.errors import PipelineError  # noqa: E402
 from baton_pipeline.run import Run  # noqa: E402
 from baton_pipeline.sink import Sink as Sender  # noqa: E402
@@ -124,7 +123,9 @@ def staged(at: Path) -> list[Path]:
 @pytest.mark.parametrize("program", [MAIN, WITH], ids=["main", "with"])
 def test_a_training_says_all_that_the_reference_promises(tmp_path, at, sink, trainer, program):
     broker, event = sink(), validated(at, CSV)
-    process = run_job(tmp_path, trainer(program=program), at, broker, event, BATON_PARAM_DEPTH="5", BATON_WHO="somebody")
+    process = run_job(
+        tmp_path, trainer(program=program), at, broker, event, BATON_PARAM_DEPTH="5", BATON_WHO="somebody"
+    )
     assert process.returncode == 0, process.stderr
     assert broker.kinds() == ["training.started", "training.finished"]
     started, finished = broker.taken
@@ -174,7 +175,9 @@ def test_names_come_from_the_revision_the_policy_or_the_data_set(tmp_path, at, s
 
 
 def test_children_count_in_the_cost(tmp_path, at, sink, trainer):
-    burn = "import time; x = bytearray(150_000_000); t = time.process_time()\\nwhile time.process_time() - t < 0.5: pass"
+    burn = (
+        "import time; x = bytearray(150_000_000); t = time.process_time()\\nwhile time.process_time() - t < 0.5: pass"
+    )
     broker = sink()
     body = f'import subprocess; subprocess.run([sys.executable, "-c", "{burn}"], check=True)'
     assert run_job(tmp_path, trainer(body), at, broker, validated(at, CSV)).returncode == 0
@@ -277,7 +280,9 @@ def test_a_failure_is_told_with_its_reason(tmp_path, at, sink, trainer, program,
 )
 def test_what_does_not_fit_is_told_before_training(tmp_path, at, sink, trainer, change, environment, words):
     broker = sink()
-    process = run_job(tmp_path, trainer("raise Exception('trained')"), at, broker, validated(at, CSV, **change), **environment)
+    process = run_job(
+        tmp_path, trainer("raise Exception('trained')"), at, broker, validated(at, CSV, **change), **environment
+    )
     check_failed(broker, process, "error", *words)
 
 
@@ -305,7 +310,15 @@ def test_a_reference_of_another_size_is_refused(tmp_path, at, sink, trainer):
         ('{"specversion": "1.0", "source": "a", "id": "1", "type": "b", "data": "c"}', {}, "no JSON object as data"),
         ('{"specversion": "1.0", "source": "a", "id": "1", "type": "b", "data": {}}', {}, "a trainer answers"),
         (
-            json.dumps({"specversion": "1.0", "source": "a", "id": "1", "type": pipeline.VALIDATED, "data": {"dataset": "../x"}}),
+            json.dumps(
+                {
+                    "specversion": "1.0",
+                    "source": "a",
+                    "id": "1",
+                    "type": pipeline.VALIDATED,
+                    "data": {"dataset": "../x"},
+                }
+            ),
             {},
             "data.dataset is no name",
         ),
@@ -369,7 +382,9 @@ def test_a_bundle_that_lost_a_part_is_made_again(tmp_path, at, sink, trainer):
 
 def test_a_job_that_is_killed_leaves_nothing_half_and_can_be_started_again(tmp_path, at, sink, trainer):
     marker = tmp_path / "training"
-    program = trainer(f"path = pathlib.Path({str(marker)!r})\n        if not path.exists(): path.touch(); os.kill(os.getpid(), 9)")
+    program = trainer(
+        f"path = pathlib.Path({str(marker)!r})\n        if not path.exists(): path.touch(); os.kill(os.getpid(), 9)"
+    )
     event, broker = validated(at, CSV), sink()
     before = {path for path in at.rglob("*") if path.is_file()}
     assert run_job(tmp_path, program, at, broker, event).returncode == -signal.SIGKILL
@@ -485,11 +500,14 @@ def test_a_training_with_its_store_in_s3(tmp_path, sink, trainer):
     environment = {**pipeline.clean_environment(), **aws}
     log = (tmp_path / "moto.log").open("wb")
     moto = subprocess.Popen(
-        [str(pipeline.PIPELINE / "bin/moto_server"), "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log, env=environment
+        [str(pipeline.PIPELINE / "bin/moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=log,
+        stderr=log,
+        env=environment,
     )
     try:
         eventually(lambda: _answers(aws["AWS_ENDPOINT_URL"]), "moto answers", 60)
-        call = dict(env=environment, check=True, capture_output=True)
+        call = {"env": environment, "check": True, "capture_output": True}
         made = subprocess.run([str(PYTHON), "-c", fill, aws["AWS_ENDPOINT_URL"]], input=CSV, **call)
         event = validated(tmp_path / "unused", CSV, training=json.loads(made.stdout))
         program = trainer()
@@ -616,6 +634,22 @@ def test_exported_models_pass_their_check_and_are_served_with_their_golden_rows(
     )
 
 
+def test_parameters_from_the_environment_have_no_case_and_the_json_ones_have(tmp_path):
+    given = parameters.from_environment(
+        {
+            "BATON_PARAMS": '{"Depth": 2, "rate": 1}',
+            "BATON_PARAM_C": "0.5",
+            "BATON_PARAM_NAME": "a b",
+            "BATON_PARAM_": "x",
+        }
+    )
+    run = make_run(tmp_path, FEATURES, CLASSES)
+    run.parameters.update(given)
+    assert (run.parameter("C", 1.0), run.parameter("Depth", 3), run.parameter("name", "")) == (0.5, 2, "a b")
+    assert run.parameter("rate", 0.1) == 1.0 and run.parameter("other", None) is None
+    assert run.parameters == {"C": 0.5, "Depth": 2, "name": "a b", "rate": 1, "other": None}
+
+
 def test_an_outlier_model_goes_with_the_model_and_marks_the_strange_row(tmp_path):
     run = make_run(tmp_path, FEATURES, CLASSES)
     run.finish(LogisticRegression(max_iter=500).fit(run.features, run.labels), {}, outliers=0.99)
@@ -639,7 +673,11 @@ def test_a_share_of_ordinary_rows_that_makes_no_sense_is_refused(tmp_path, outli
 @pytest.mark.parametrize(
     ("method", "spoilt", "words"),
     [
-        ("predict", lambda answer: np.where(np.arange(len(answer)) % 100 == 7, answer + 1, answer), "(label) in 3 of 300 rows: row 7"),
+        (
+            "predict",
+            lambda answer: np.where(np.arange(len(answer)) % 100 == 7, answer + 1, answer),
+            "(label) in 3 of 300 rows: row 7",
+        ),
         ("predict_proba", lambda answer: answer + 0.01, "(probabilities) in 300 of 300 rows"),
         ("predict_proba", lambda answer: answer * np.nan, "(probabilities) in 300 of 300 rows"),
         ("predict_proba", lambda answer: answer[:, :2], "the shape"),
@@ -696,13 +734,19 @@ def test_a_pytorch_module_is_exported_and_checked(tmp_path):
 
 
 def test_an_event_without_room_leaves_the_packages_to_the_provenance(monkeypatch):
-    data = {"error": "x" * 1000, "environment": {"digest": "d", "packages": {f"package-{n}": "1.0" for n in range(4000)}}}
+    data = {
+        "error": "x" * 1000,
+        "environment": {"digest": "d", "packages": {f"package-{n}": "1.0" for n in range(4000)}},
+    }
     fitting = job._fitting(data)
     assert fitting["environment"] == {"digest": "d", "packages": {}} and fitting["error"] == data["error"]
     event = events.Event("s", "i", "t", {}, "r")
     with pytest.raises(PipelineError, match="at most 65536"):
         events.answer(event, job="train", revision=None, kind="training.finished", model="m", data=data)
-    assert events.answer(event, job="train", revision=None, kind="x", model="m", data=fitting)["source"] == "/baton/jobs/train"
+    assert (
+        events.answer(event, job="train", revision=None, kind="x", model="m", data=fitting)["source"]
+        == "/baton/jobs/train"
+    )
 
 
 # The whole way.
@@ -710,7 +754,8 @@ def test_an_event_without_room_leaves_the_packages_to_the_provenance(monkeypatch
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
-    """Python of a fresh environment with the helper's wheel; the packages it builds on come from the pipeline's environment."""
+    """Python of a fresh environment with the helper's wheel; the packages it builds on come from the pipeline's
+    environment."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "-q"]
     build = ["wheel", "--no-index", "--no-build-isolation", "--no-deps", "-w", str(folder), str(SOURCES)]
@@ -719,7 +764,9 @@ def installed(tmp_path_factory):
     subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(folder / "venv")], check=True, timeout=60)
     python = folder / "venv/bin/python"
     (site,) = (folder / "venv/lib").glob("python*/site-packages")
-    subprocess.run([*pip, "install", "--no-index", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=60)
+    subprocess.run(
+        [*pip, "install", "--no-index", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=60
+    )
     assert (site / "baton_pipeline/py.typed").is_file()
     (packages,) = (pipeline.PIPELINE / "lib").glob("python*/site-packages")
     # After its own: the wheel is what is imported.
@@ -744,7 +791,9 @@ def test_the_data_of_the_example_are_the_same_every_time(digits, tmp_path):
 
 
 def test_a_retrained_model_reads_what_the_first_one_cannot(tmp_path, server, admin, name, at, sink, digits, installed):
-    where = subprocess.run([str(installed), "-c", "import baton_pipeline as b; print(b.__file__)"], capture_output=True, text=True)
+    where = subprocess.run(
+        [str(installed), "-c", "import baton_pipeline as b; print(b.__file__)"], capture_output=True, text=True
+    )
     assert str(installed.parents[1]) in where.stdout, where
     stream = np.loadtxt(digits / "stream.csv", delimiter=",", skiprows=1, dtype=np.float32)
     shares = {}
@@ -769,7 +818,11 @@ def test_a_retrained_model_reads_what_the_first_one_cannot(tmp_path, server, adm
             provenance=parts["provenance.json"],
         )
         assert data["metrics"]["accuracy"] > 0.9 and data["parameters"]["neurons"] == 64
-        body = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [300, 64], "data": stream[:, :64].ravel().tolist()}]}
+        body = {
+            "inputs": [
+                {"name": "pixels", "datatype": "FP32", "shape": [300, 64], "data": stream[:, :64].ravel().tolist()}
+            ]
+        }
         answer = requests.post(f"http://{server.data}/v2/models/{name}/infer", json=body, timeout=60).json()
         (label,) = [output["data"] for output in answer["outputs"] if output["name"] == "label"]
         right = np.array(label) == stream[:, 64]
@@ -788,7 +841,16 @@ def test_a_trainer_runs_without_a_pipeline_too(tmp_path, digits):
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.so").write_bytes(b"of an earlier training")
-    command = [str(PYTHON), str(DIGITS / "train.py"), "--data", str(digits / "v1.csv"), "--label", "label", "--out", str(out)]
+    command = [
+        str(PYTHON),
+        str(DIGITS / "train.py"),
+        "--data",
+        str(digits / "v1.csv"),
+        "--label",
+        "label",
+        "--out",
+        str(out),
+    ]
     command += ["--model", "digits", "--param", "neurons=8", "--param", "iterations=50"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=pipeline.clean_environment())
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
-"""A function on Knative's own middleware (`func-python`): answers each event with what it saw of it (pipeline/conformance/README.md).
+"""A function on Knative's own middleware (`func-python`): answers each event with what it saw of it
+(pipeline/conformance/README.md).
 
 The same file runs behind Knative and behind `baton pipeline serve`; the middleware reads LISTEN_ADDRESS and answers
 /health/readiness.

@@ -1,7 +1,8 @@
-"""A receiver on Google's functions-framework: writes what it gets as a line of JSON to the file RECEIVED, else to standard output.
+"""A receiver on Google's functions-framework: writes what it gets as a line of JSON to the file RECEIVED, else to
+standard output.
 
-`cloud_event` functions can only receive: the framework answers `OK` and drops what they return. One that has to answer with an
-event takes another of the examples.
+`cloud_event` functions can only receive: the framework answers `OK` and drops what they return. One that has to answer
+with an event takes another of the examples.
 """
 
 import json

@@ -1,13 +1,14 @@
-"""Writes the data of the digits example: a data set that grows and drifts, spoilt versions of it, and a stream with known answers.
+"""Writes the data of the digits example: a data set that grows and drifts, spoilt versions of it, and a stream with
+known answers.
 
     python pipeline/sample/digits/make_data.py FOLDER
 
-The same bytes on every machine. The images are scikit-learn's handwritten digits, 8 by 8 pixels from 0 (white) to 16 (black);
-columns `pixel_0` to `pixel_63`, row by row, and `label`.
+The same bytes on every machine. The images are scikit-learn's handwritten digits, 8 by 8 pixels from 0 (white) to 16
+(black); columns `pixel_0` to `pixel_63`, row by row, and `label`.
 
 v1.csv          600 images
-v2.csv          those, and 600 of a new scanner that sees white on black. A model of v1 reads them no better than by chance, one that
-                was trained on both reads both
+v2.csv          those, and 600 of a new scanner that sees white on black. A model of v1 reads these no better than by
+                chance, one that was trained on both reads both
 noisy.csv       v2 with six labels in ten shuffled: a well-formed file from which only a worse model can come
 poisoned.csv    v1 with pixels of 255 and labels that are no digits
 pickled.csv     a pickle by another name, which would call a function if somebody loaded it

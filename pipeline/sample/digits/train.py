@@ -5,12 +5,11 @@ By hand: python pipeline/sample/digits/train.py --data v1.csv --label label --mo
 
 from pathlib import Path
 
+from baton_pipeline import Run, main
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
-
-from baton_pipeline import Run, main
 
 HERE = Path(__file__).resolve().parent
 
@@ -23,7 +22,7 @@ def train(run: Run) -> None:
         random_state=run.parameter("seed", 1),
     )
     model = make_pipeline(MinMaxScaler(), network)
-    # The pipeline keeps rows of its own for the comparison with the model in service; these are for the trainer's own figure.
+    # For the trainer's own figure; the comparison with the model in service has rows that no trainer sees.
     known, unseen, labels, truth = train_test_split(run.features, run.labels, test_size=0.15, random_state=1)
     model.fit(known, labels)
     run.finish(

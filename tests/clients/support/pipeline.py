@@ -1,4 +1,5 @@
-"""What the tests of functions and trainers share: processes in environments of their own, and a broker's ingress that notes all."""
+"""What the tests of functions and trainers share: processes in environments of their own, and a broker's ingress that
+notes all."""
 
 import hashlib
 import http.server
@@ -25,7 +26,8 @@ FUNCTION_SECONDS = 30
 
 
 class Sink:
-    """Takes events as the broker's ingress does. `answers` are statuses for the first requests, `None` breaks the connection."""
+    """Takes events as the broker's ingress does. `answers` are statuses for the first requests, `None` breaks the
+    connection."""
 
     def __init__(self, answers=(), after=202):
         self.requests: list[dict] = []
@@ -87,7 +89,8 @@ def blob(store: Path, reference: dict) -> bytes:
 
 
 def validated(store: Path, rows: bytes, **changes) -> dict:
-    """A `dataset.validated` event whose training data, `rows`, are in the store; `changes` to its data, `None` takes a field away."""
+    """A `dataset.validated` event whose training data, `rows`, are in the store; `changes` to its data, `None` takes a
+    field away."""
     data = {
         "dataset": "flowers",
         "digest": "sha256:" + sha256(b"original" + rows),
@@ -115,7 +118,8 @@ def validated(store: Path, rows: bytes, **changes) -> dict:
 
 
 def start_job(folder: Path, trainer: Path, store, sink, event, *, python=PYTHON, **options) -> subprocess.Popen:
-    """Starts a trainer as the engine does: event in a file, the rest in the environment. `options`: more variables, in upper case."""
+    """Starts a trainer as the engine does: event in a file, the rest in the environment. `options`: more variables, in
+    upper case."""
     at = folder / "event-folder"
     at.mkdir(parents=True, exist_ok=True)
     (at / "event").write_text(event if isinstance(event, str) else json.dumps(event), encoding="utf-8")
@@ -174,7 +178,9 @@ class Running:
 
 
 @contextmanager
-def function(command: list[str], folder: Path, log: Path, ready="/health/readiness", seconds=FUNCTION_SECONDS, **variables):
+def function(
+    command: list[str], folder: Path, log: Path, ready="/health/readiness", seconds=FUNCTION_SECONDS, **variables
+):
     """A function as a process, started as the engine starts it; yields it when it is ready, ends it by its id."""
     port = free_port()
     environment = {

@@ -8,9 +8,9 @@
 
     main(train)
 
-`main` reads the event that started the job, loads the training data, says that it began, calls `train`, uploads the checked model
-and says that it ended, well or not. `training_run` is the same as a `with` block. Everything is said in docs/pipeline-training.md;
-what goes over the wire in docs/pipeline-reference.md.
+`main` reads the event that started the job, loads the training data, says that it began, calls `train`, uploads the
+checked model and says that it ended, well or not. `training_run` is the same as a `with` block. Everything is said in
+docs/pipeline-training.md; what goes over the wire in docs/pipeline-reference.md.
 """
 
 from .errors import DataError, EventError, ExportError, PipelineError, SinkError, StoreError, UsageError

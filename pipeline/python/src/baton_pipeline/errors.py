@@ -1,4 +1,5 @@
-"""What can go wrong, by who can mend it. Texts name the operation and the thing; they become `error` of `training.failed`."""
+"""What can go wrong, by who can mend it. Texts name the operation and the thing; they become `error` of
+`training.failed`."""
 
 
 class PipelineError(Exception):

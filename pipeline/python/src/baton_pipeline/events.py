@@ -53,12 +53,14 @@ def read(path: Path) -> Event:
     return Event(source, event_id, content["type"], data, run)
 
 
-def answer(cause: Event, *, job: str, revision: str | None, kind: str, model: str, data: Mapping[str, Any]) -> dict:
+def answer(
+    cause: Event, *, job: str, revision: str | None, kind: str, model: str, data: Mapping[str, Any]
+) -> dict[str, Any]:
     """The event of type `dev.baton.KIND.v1` with which `job` answers `cause`, ready to be sent.
 
-    Its id follows from `cause`, job, revision and kind, so that a job that is started again says nothing new: unlike a function, a
-    job has several answers, hence the kind; unlike a function's, they take long, and new code is worth a second answer, hence the
-    revision. Raises `PipelineError` if the data are too large.
+    Its id follows from `cause`, job, revision and kind, so that a job that is started again says nothing new: unlike a
+    function, a job has several answers, hence the kind; unlike a function's, they take long, and new code is worth a
+    second answer, hence the revision. Raises `PipelineError` if the data are too large.
     """
     size = len(json.dumps(data, allow_nan=False).encode())
     if size > MAX_DATA:

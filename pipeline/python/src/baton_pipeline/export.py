@@ -111,7 +111,9 @@ def close(got: Any, wanted: Any, tolerance: float, what: str) -> float:
     # NaN is never within anything: a model that answers it is of no use.
     right = difference <= tolerance * numpy.maximum(1.0, numpy.abs(wanted))
     rows = numpy.flatnonzero(~right.reshape(len(right), -1).all(axis=1))
-    _refuse(rows, len(wanted), what, lambda row: (numpy.round(wanted[row], 6).tolist(), numpy.round(got[row], 6).tolist()))
+    _refuse(
+        rows, len(wanted), what, lambda row: (numpy.round(wanted[row], 6).tolist(), numpy.round(got[row], 6).tolist())
+    )
     return float(difference.max()) if difference.size else 0.0
 
 
@@ -123,7 +125,9 @@ def _refuse(rows: Any, total: int, what: str, pair: Callable[[int], tuple[Any, A
         wanted, got = pair(int(row))
         shown.append(f"row {row}: {str(wanted):.200} by the trainer's own, {str(got):.200} by the export")
     more = f"; and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
-    raise ExportError(f"the exported model answers differently ({what}) in {len(rows)} of {total} rows: {'; '.join(shown)}{more}")
+    raise ExportError(
+        f"the exported model answers differently ({what}) in {len(rows)} of {total} rows: {'; '.join(shown)}{more}"
+    )
 
 
 def session(content: bytes) -> Any:

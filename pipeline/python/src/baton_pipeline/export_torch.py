@@ -19,7 +19,8 @@ def is_module(model: Any) -> bool:
 
 
 def from_torch(model: Any, features: "numpy.ndarray", *, input_name: str, tolerance: float) -> Exported:
-    """One input, FP32 [-1, columns], and one output `output` with a row for each row; give it a softmax if it classifies.
+    """One input, FP32 [-1, columns], and one output `output` with a row for each row; give it a softmax if it
+    classifies.
 
     Raises `ExportError` if there is no export, or if it answers differently on a row of `features`.
     """

@@ -13,7 +13,8 @@ BATCH = 4
 
 
 def rows(content: bytes, input_name: str, features: "numpy.ndarray", labels: "numpy.ndarray") -> bytes | None:
-    """Some rows of the training data one by one, and some as a batch, with all outputs of ONNX Runtime; one JSON object a line.
+    """Some rows of the training data one by one, and some as a batch, with all outputs of ONNX Runtime; one JSON
+    object a line.
 
     `None` if no row is of finite numbers: JSON has no other.
     """
@@ -36,7 +37,7 @@ def _line(content: bytes, name: str, input_name: str, values: "numpy.ndarray") -
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-def _nested(tensors: dict[str, Any]) -> dict[str, list]:
+def _nested(tensors: dict[str, Any]) -> dict[str, list[Any]]:
     return {name: _shortest(tensor).tolist() for name, tensor in tensors.items()}
 
 

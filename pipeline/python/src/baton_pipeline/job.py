@@ -128,7 +128,9 @@ class Training:
         if not isinstance(label, str):
             raise UsageError('which column is the label? Neither the event nor the policy (label = "...") says')
         features = order.event.data.get("features") or rules.get("features")
-        if features is not None and not (isinstance(features, list) and all(isinstance(name, str) for name in features)):
+        if features is not None and not (
+            isinstance(features, list) and all(isinstance(name, str) for name in features)
+        ):
             raise UsageError(f"features is no list of columns: {features!r:.200}")
         training = order.reference("training")
         if training is None:
@@ -167,7 +169,8 @@ class Training:
         return is_whole
 
     def begin(self, inputs: Inputs) -> Run:
-        """Says that it begins, and loads the data. Nobody has to hear it: what is made is kept in the store. Raises `PipelineError`."""
+        """Says that it begins, and loads the data. Nobody has to hear it: what is made is kept in the store. Raises
+        `PipelineError`."""
         order = self._order
         patience = min(order.sink.patience_s, PATIENCE_AT_START_S)
         try:
@@ -187,9 +190,12 @@ class Training:
         )
 
     def end(self, run: Run, inputs: Inputs) -> None:
-        """Uploads what `finish` was given and says so. Raises `PipelineError`; `SinkUnreachable` if only the last word is missing."""
+        """Uploads what `finish` was given and says so. Raises `PipelineError`; `SinkUnreachable` if only the last word
+        is missing."""
         if run.result is None:
-            raise UsageError("the training ended without run.finish(model, metrics) or run.finish_files(folder, metrics)")
+            raise UsageError(
+                "the training ended without run.finish(model, metrics) or run.finish_files(folder, metrics)"
+            )
         order, result = self._order, run.result
         parameters.checked(run.parameters)
         files = {**result.files, "provenance.json": record.provenance(run, result, inputs.origin, self._meter)}

@@ -1,4 +1,5 @@
-"""A training without a pipeline: from a CSV file to a folder that `baton push` takes. For CI jobs and for trying a trainer out."""
+"""A training without a pipeline: from a CSV file to a folder that `baton push` takes. For CI jobs and for trying a
+trainer out."""
 
 import argparse
 import os
@@ -25,7 +26,9 @@ def train(
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where to write the bundle's files")
     parser.add_argument("--label", metavar="COLUMN", help="the column to predict; else the policy's (BATON_POLICY)")
     parser.add_argument("--model", metavar="NAME", help="the model's name; else the file's")
-    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated"
+    )
     options = parser.parse_args(arguments)
 
     rules = policy(os.environ)

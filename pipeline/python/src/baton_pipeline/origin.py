@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import UsageError
 
@@ -22,13 +23,14 @@ MAX_FILES = 2000
 
 @dataclass(frozen=True)
 class Code:
-    """`digest` is over names and digests of the files, `commit` what git calls it: `-dirty` if the folder was changed since."""
+    """`digest` is over names and digests of the files, `commit` what git calls it: `-dirty` if the folder was changed
+    since."""
 
     digest: str
     commit: str | None
     files: dict[str, str]
 
-    def json(self) -> dict:
+    def json(self) -> dict[str, Any]:
         return {"digest": self.digest, "commit": self.commit}
 
 
@@ -40,15 +42,16 @@ class Environment:
     python: str
     packages: dict[str, str]
 
-    def json(self) -> dict:
+    def json(self) -> dict[str, Any]:
         return {"digest": self.digest, "python": self.python, "packages": self.packages}
 
 
 def code(files: Iterable[str | Path] | None = None) -> Code:
-    """The code in these files and folders (relative to the program's folder); by default all `*.py` in that folder and below.
+    """The code in these files and folders (relative to the program's folder); by default all `*.py` in that folder and
+    below.
 
-    More than is needed rather than less: a file too many trains once too often, one too few takes an old model for a new one.
-    Raises `UsageError`.
+    More than is needed rather than less: a file too many trains once too often, one too few takes an old model for a
+    new one. Raises `UsageError`.
     """
     program = Path(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0] or ".").resolve()
     root = program.parent if program.is_file() else Path.cwd()
@@ -57,7 +60,9 @@ def code(files: Iterable[str | Path] | None = None) -> Code:
         name = os.path.relpath(path, root)
         found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         if len(found) > MAX_FILES:
-            raise UsageError(f"more than {MAX_FILES} files of code below {root}: say which with main(train, code=[...])")
+            raise UsageError(
+                f"more than {MAX_FILES} files of code below {root}: say which with main(train, code=[...])"
+            )
     if not found:
         raise UsageError(f"no code found below {root}: say where with main(train, code=[...])")
     listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(found.items()))
@@ -105,15 +110,15 @@ def _commit(root: Path) -> str | None:
 
 def environment() -> Environment:
     """Python and every installed package, by its name in lower case with `-`."""
-    packages = {}
+    packages: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         if name := distribution.metadata["Name"]:
             # The first on the path is the one that is imported.
             packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     packages = dict(sorted(packages.items()))
-    content = {"packages": packages, "python": platform.python_version()}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return Environment("sha256:" + hashlib.sha256(text.encode()).hexdigest(), content["python"], packages)
+    python = platform.python_version()
+    text = json.dumps({"packages": packages, "python": python}, sort_keys=True, separators=(",", ":"))
+    return Environment("sha256:" + hashlib.sha256(text.encode()).hexdigest(), python, packages)
 
 
 def who() -> str:

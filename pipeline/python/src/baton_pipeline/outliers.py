@@ -1,7 +1,8 @@
-"""The outlier model that goes with a model: an isolation forest over its training rows, as ONNX, for the checks of the next data set.
+"""The outlier model that goes with a model: an isolation forest over its training rows, as ONNX, for the checks of the
+next data set.
 
-Liu, Ting, Zhou: Isolation Forest, ICDM 2008. The forest's own threshold calls about one row in fifteen of ordinary data an
-outlier, so the threshold is a quantile of the training rows' scores instead, kept in the file.
+Liu, Ting, Zhou: Isolation Forest, ICDM 2008. The forest's own threshold calls about one row in fifteen of ordinary
+data an outlier, so the threshold is a quantile of the training rows' scores instead, kept in the file.
 """
 
 import json
@@ -22,9 +23,10 @@ TOLERANCE = 1e-4
 def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple[bytes, dict[str, Any]]:
     """The ONNX file and a summary for the provenance. `share` of the training rows are ordinary, 0.5 to 1.
 
-    Input `features` FP32 [-1, columns]; outputs `label` (-1: by the forest's own threshold) and `scores` FP32 [-1, 1], the lower
-    the stranger. Metadata of the file: `baton.outlier.threshold` (a row with a lower score is an outlier),
-    `baton.outlier.share`, `baton.outlier.columns` (JSON list). Raises `ExportError` if the export scores a row differently.
+    Input `features` FP32 [-1, columns]; outputs `label` (-1: by the forest's own threshold) and `scores` FP32 [-1, 1],
+    the lower the stranger. Metadata of the file: `baton.outlier.threshold` (a row with a lower score is an outlier),
+    `baton.outlier.share`, `baton.outlier.columns` (JSON list). Raises `ExportError` if the export scores a row
+    differently.
     """
     import numpy
 

@@ -12,7 +12,8 @@ MAX_BYTES = 16 * 1024
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON object in BATON_PARAMS, and over it each BATON_PARAM_NAME as `name`: JSON if it is, else text. Raises `UsageError`."""
+    """The JSON object in BATON_PARAMS, and over it each BATON_PARAM_NAME as `name`: JSON if it is, else text. Raises
+    `UsageError`."""
     parameters: dict[str, Any] = {}
     if text := environment.get(ALL):
         try:

@@ -28,8 +28,9 @@ def main(
 ) -> None:
     """Trains as a job of a pipeline if K_EVENT_PATH is set, else from the command line (`--help`). Ends the process.
 
-    `code` are the files and folders that make the trainer, by default all `*.py` beside the program and below. With `reuse`,
-    `train` is not called if an earlier run had the same training data, code, parameters and packages: its model is the answer.
+    `code` are the files and folders that make the trainer, by default all `*.py` beside the program and below. With
+    `reuse`, `train` is not called if an earlier run had the same training data, code, parameters and packages: its
+    model is the answer.
 
     Exit codes: 0 done; 1 failed, `training.failed` tells why; 64 wrong usage, or an event that a trainer cannot answer;
     75 done, but the sink could not be told.

@@ -26,7 +26,8 @@ class Origin:
 
 
 def provenance(run: Run, result: Result, origin: Origin, meter: Meter) -> bytes:
-    """provenance.json of a finished run; the cost is that up to now. Raises `PipelineError` if it would be larger than 1 MiB."""
+    """provenance.json of a finished run; the cost is that up to now. Raises `PipelineError` if it would be larger than
+    1 MiB."""
     record = {
         **result.notes,
         "run": run.name,
@@ -45,7 +46,9 @@ def provenance(run: Run, result: Result, origin: Origin, meter: Meter) -> bytes:
     }
     text = dumps(record, indent=2, what="the provenance")
     if len(text) > MAX_PROVENANCE:
-        raise PipelineError(f"the provenance has {len(text)} bytes, at most {MAX_PROVENANCE} are allowed: fewer parameters, files")
+        raise PipelineError(
+            f"the provenance has {len(text)} bytes, at most {MAX_PROVENANCE} are allowed: fewer parameters, files"
+        )
     return text
 
 

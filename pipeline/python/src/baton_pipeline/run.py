@@ -36,7 +36,8 @@ class Result:
 class Run:
     """One training. Made by `main` or `training_run`.
 
-    `name` is the run's, `model` what is to be served, `dataset` and `dataset_digest` what it is trained on; `parameters` by name;
+    `name` is the run's, `model` what is to be served, `dataset` and `dataset_digest` what it is trained on,
+    `parameters` by name,
     `policy` the data set's policy as a dict.
     """
 
@@ -86,8 +87,12 @@ class Run:
         return self._table.rows()
 
     def parameter(self, name: str, default: Any) -> Any:
-        """A parameter of the run; `default`, which is recorded too, if none was given."""
-        value = self.parameters.setdefault(name, default)
+        """A parameter of the run; `default`, which is recorded too, if none was given. Variables of the environment
+        have no case."""
+        if name not in self.parameters:
+            same = [given for given in self.parameters if given.lower() == name.lower()]
+            self.parameters[name] = self.parameters.pop(same[0]) if same else default
+        value = self.parameters[name]
         if isinstance(default, float) and type(value) is int:
             return float(value)
         if default is not None and type(value) is not type(default):
@@ -106,11 +111,13 @@ class Run:
         tolerance: float = 1e-4,
         opsets: Mapping[str, int] | None = None,
     ) -> None:
-        """The result: a fitted scikit-learn model (pipelines too) or a PyTorch module, which is exported to ONNX and checked.
+        """The result: a fitted scikit-learn model (pipelines too) or a PyTorch module, which is exported to ONNX and
+        checked.
 
-        `metrics` are the trainer's own figures. `contract` and `settings` are texts or files: contract.proto and baton.toml.
-        `outliers=0.999` adds an isolation forest over the training rows, by which that share of them is ordinary. Every row of a
-        sample has to be answered as the model itself does: equal labels, other numbers within `tolerance`. Raises `ExportError`.
+        `metrics` are the trainer's own figures. `contract` and `settings` are texts or files: contract.proto and
+        baton.toml. `outliers=0.999` adds an isolation forest over the training rows, by which that share of them is
+        ordinary. Every row of a sample has to be answered as the model itself does: equal labels, other numbers within
+        `tolerance`. Raises `ExportError`.
         """
         self._refuse_second()
         checked = _metrics(metrics)
@@ -136,8 +143,9 @@ class Run:
         self.result = Result(files, checked, notes)
 
     def finish_files(self, folder: str | Path, metrics: Mapping[str, float]) -> None:
-        """The result as files that the trainer wrote: `model.onnx` or `model.so`, and any of `contract.proto`, `baton.toml`,
-        `golden.jsonl`, `outlier.onnx`, `provenance.json` (an object, which is completed). Nothing is checked here: give golden rows.
+        """The result as files that the trainer wrote: `model.onnx` or `model.so`, and any of `contract.proto`,
+        `baton.toml`, `golden.jsonl`, `outlier.onnx`, `provenance.json` (an object, which is completed). Nothing is
+        checked here: give golden rows.
         """
         self._refuse_second()
         checked, folder = _metrics(metrics), Path(folder)
@@ -175,7 +183,7 @@ class Run:
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """Checked figures, as plain numbers: an event has no word for NaN, and no room for thousands."""
     if len(metrics) > MAX_METRICS:
-        raise UsageError(f"{len(metrics)} metrics, at most {MAX_METRICS} are recorded; write the others into a file of your own")
+        raise UsageError(f"{len(metrics)} metrics, at most {MAX_METRICS} are recorded; keep the others in a file")
     checked: dict[str, float] = {}
     for name, value in metrics.items():
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:

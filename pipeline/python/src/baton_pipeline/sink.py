@@ -1,13 +1,14 @@
 """Where events are posted to, patiently.
 
-`http.client` and not `urllib`: that one follows redirects by turning a POST into a GET, and asks a proxy of the environment for
-addresses inside the cluster.
+`http.client` and not `urllib`: that one follows redirects by turning a POST into a GET, and asks a proxy of the
+environment for addresses inside the cluster.
 """
 
 import http.client
 import json
 import sys
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import SinkError, SinkUnreachable, UsageError
@@ -28,9 +29,9 @@ class Sink:
         if address.scheme not in ("http", "https") or not address.hostname:
             raise UsageError(f"K_SINK is no http address: {url!r}")
         self.url, self.patience_s = url, patience_s
-        self._address = address
+        self._address, self._host = address, address.hostname
 
-    def post(self, event: dict, patience_s: float | None = None) -> None:
+    def post(self, event: dict[str, Any], patience_s: float | None = None) -> None:
         """Sends until it is taken. The event's id stays the same, so that one that was taken twice counts once.
 
         Raises `SinkError` on an answer that will not change, `SinkUnreachable` when the patience is over.
@@ -58,7 +59,7 @@ class Sink:
 
     def _send(self, body: bytes) -> tuple[int, str]:
         kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._address.hostname, self._address.port, timeout=CALL_TIMEOUT_S)
+        connection = kind(self._host, self._address.port, timeout=CALL_TIMEOUT_S)
         path = self._address.path or "/"
         if self._address.query:
             path += "?" + self._address.query

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import EventError, StoreError, UsageError
@@ -41,7 +41,7 @@ class Reference:
             raise EventError(f'{what} is no reference, {{"digest": "sha256:...", "size": 1}}: {value!r:.200}')
         return cls(digest, size)
 
-    def json(self) -> dict:
+    def json(self) -> dict[str, Any]:
         return {"digest": self.digest, "size": self.size}
 
     @property
@@ -95,7 +95,7 @@ class Store(ABC):
         except StoreError:
             return False
 
-    def memo(self, stage: str, key: str) -> dict | None:
+    def memo(self, stage: str, key: str) -> dict[str, Any] | None:
         """What a stage answered for these inputs, if it did; `key` is a hex SHA-256."""
         with self._file(f"memo/{stage}/{key}.json") as path:
             if path is None:
@@ -220,7 +220,7 @@ class S3Store(Store):
             file.flush()
             yield Path(file.name) if found else None
 
-    def _download(self, key: str, to: BinaryIO) -> bool:
+    def _download(self, key: str, to: IO[bytes]) -> bool:
         try:
             body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
             for chunk in body.iter_chunks(CHUNK):

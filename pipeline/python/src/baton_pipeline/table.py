@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, UsageError
 
@@ -59,7 +59,9 @@ class Table:
         next(records, None)
         for line, cells in records:
             if len(cells) != self._width:
-                raise DataError(f"the training data have {len(cells)} cells in line {line}, {self._width} in the header")
+                raise DataError(
+                    f"the training data have {len(cells)} cells in line {line}, {self._width} in the header"
+                )
             yield line, cells
 
     def rows(self) -> Iterator[dict[str, str]]:
@@ -129,7 +131,7 @@ def _listed(names: list[str]) -> str:
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "none"
 
 
-def _numpy():
+def _numpy() -> Any:
     try:
         import numpy
     except ImportError as error:
