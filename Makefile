@@ -49,6 +49,7 @@ test-rust: build native ## all Rust tests, among them the black-box tests on the
 	BATON_BIN=$(abspath $(BATON)) ORT_DYLIB_PATH=$(abspath $(ONNXRUNTIME)) cargo nextest run --locked --workspace
 
 test-clients: build native models $(VENV_READY) $(PIPELINE_READY) $(FRAMEWORK_READY) ## black-box tests with the Python clients
+	cargo build --locked --release -p baton-pipeline --example seen
 	$(PIPELINE)/bin/python -m pytest -q -p no:cacheprovider tests/manifests
 	BATON_BIN=$(abspath $(BATON)) $(VENV)/bin/python -m pytest -q tests/clients
 
