@@ -1,9 +1,10 @@
 //! A version against the one before, and against the data that the active model was trained on.
 //!
 //! Drift is the population stability index: `PSI = sum over bins of (a - e) * ln(a / e)`, where `e` and `a` are the bin's
-//! shares in reference and new data, each at least 0.0001 so that an empty bin does not make it infinite. Bins are the
-//! reference's own: its deciles, or a category's values, and one more for cells without a value. With equal
-//! distributions PSI is about `(1/n + 1/m) * chi-square(bins - 1)` (Yurdakul 2018): of small samples it is large by
+//! shares in reference and new data. Bins are the reference's own: its deciles, or a category's values, and one more for
+//! cells without a value; those that are empty on both sides are left out. Half a row is added to every bin, so that an
+//! empty one does not make the sum infinite: a fixed smallest share, as others have, makes any small sample drift. With
+//! equal distributions PSI is about `(1/n + 1/m) * chi-square(bins - 1)` (Yurdakul 2018): of small samples it is large by
 //! chance alone, so what lies below the 99.9 % quantile of that is no drift.
 
 use std::collections::HashMap;
@@ -15,8 +16,8 @@ use crate::policy::Policy;
 use crate::profile::{ColumnProfile, Histogram, Profile, Shape, quantile_counts};
 use crate::table::{Column, Kind, Table};
 
-/// The smallest share of a bin.
-const FLOOR: f64 = 1e-4;
+/// Rows that are added to every bin.
+const SMOOTHING: f64 = 0.5;
 /// Standard normal quantile at 99.9 %.
 const Z999: f64 = 3.090_232_306_167_813;
 
@@ -202,28 +203,29 @@ fn column_drift(before: &ColumnProfile, now: &Column, rows: usize, label: bool) 
     if rows_before == 0 || rows_now == 0 {
         return None;
     }
+    let used = expected.iter().zip(&actual).filter(|(e, a)| **e > 0 || **a > 0).count();
     let shares = |counts: &[u64], all: u64| counts.iter().map(|count| *count as f64 / all as f64).collect();
-    let (expected, actual): (Vec<f64>, Vec<f64>) =
-        (shares(&expected, rows_before), shares(&actual, rows_now));
-    let used = expected.iter().zip(&actual).filter(|(e, a)| **e > 0.0 || **a > 0.0).count();
     Some(ColumnDrift {
         column: now.name.clone(),
         psi: psi(&expected, &actual),
         chance: (1.0 / rows_before as f64 + 1.0 / rows_now as f64) * chi_square_999(used.saturating_sub(1)),
+        expected: shares(&expected, rows_before),
+        actual: shares(&actual, rows_now),
         label,
-        expected,
-        actual,
         shape: before.shape.clone(),
     })
 }
 
-/// The population stability index of shares.
-fn psi(expected: &[f64], actual: &[f64]) -> f64 {
-    let term = |(expected, actual): (&f64, &f64)| {
-        let (expected, actual) = (expected.max(FLOOR), actual.max(FLOOR));
-        (actual - expected) * (actual / expected).ln()
-    };
-    expected.iter().zip(actual).map(term).sum()
+/// The population stability index of bins' counts.
+fn psi(expected: &[u64], actual: &[u64]) -> f64 {
+    let used: Vec<(f64, f64)> = expected
+        .iter()
+        .zip(actual)
+        .filter(|(expected, actual)| **expected > 0 || **actual > 0)
+        .map(|(expected, actual)| (*expected as f64 + SMOOTHING, *actual as f64 + SMOOTHING))
+        .collect();
+    let (before, now) = used.iter().fold((0.0, 0.0), |(before, now), (e, a)| (before + e, now + a));
+    used.iter().map(|(e, a)| (a / now - e / before) * ((a / now) / (e / before)).ln()).sum()
 }
 
 /// The 99.9 % quantile of chi-square, by Wilson and Hilferty (1931); within 4 % for one degree of freedom, 1 % for
@@ -303,10 +305,13 @@ mod tests {
 
     #[test]
     fn psi_is_the_documented_sum() {
-        // By hand: (.5-.25)*ln(2) + (.5-.75)*ln(.5/.75)
+        // By hand: with half a row more, and without the bin that is empty on both sides.
         let by_hand = 0.25 * 2_f64.ln() - 0.25 * (0.5_f64 / 0.75).ln();
-        assert!((psi(&[0.25, 0.75], &[0.5, 0.5]) - by_hand).abs() < 1e-12);
-        assert_eq!(psi(&[0.3, 0.7], &[0.3, 0.7]), 0.0);
+        assert!((psi(&[3, 11, 0], &[7, 7, 0]) - psi(&[11, 3], &[7, 7])).abs() < 1e-12);
+        let shares = [(3.5, 7.5), (11.5, 7.5)].map(|(e, a): (f64, f64)| (a / 15.0 - e / 15.0) * (a / e).ln());
+        assert!((psi(&[3, 11, 0], &[7, 7, 0]) - shares.iter().sum::<f64>()).abs() < 1e-12);
+        assert!((psi(&[250_000, 750_000], &[500_000, 500_000]) - by_hand).abs() < 1e-5);
+        assert_eq!(psi(&[3, 7], &[3, 7]), 0.0);
         // scipy.stats.chi2.ppf(0.999, [1, 9, 30])
         for (degrees, quantile) in [(1, 10.828), (9, 27.877), (30, 59.703)] {
             assert!((chi_square_999(degrees) / quantile - 1.0).abs() < 0.04, "{degrees}");

@@ -9,7 +9,7 @@ use crate::outliers::{self, Forest, OutlierReport};
 use crate::policy::{GrowthAction, Policy};
 use crate::profile::{self, Profile};
 use crate::rules::{self, Found};
-use crate::sniff::{Content, Sniffed, sniff};
+use crate::sniff::{Content, sniff};
 use crate::split;
 pub use crate::split::SplitReport;
 use crate::table::{Table, read};
@@ -149,11 +149,9 @@ pub struct Checked {
 pub fn check(input: &Input<'_>, policy: &Policy, outside: &Outside<'_>) -> Checked {
     let mut checked = Checked::begin(input, policy, outside.previous);
     match opened(input.file, input.bytes, policy) {
-        Ok((sniffed, table, warnings)) => {
-            checked.report.content = Some(sniffed.content.clone());
+        Ok((content, table, warnings)) => {
+            checked.report.content = Some(content);
             checked.report.warnings = warnings;
-            // The text is in the columns now.
-            drop(sniffed);
             check_table(&table, input, policy, outside, &mut checked);
         }
         Err((content, reasons)) => {
@@ -204,7 +202,7 @@ impl Checked {
     }
 }
 
-type Opened = Result<(Sniffed, Table, Vec<Finding>), (Option<Content>, Vec<Finding>)>;
+type Opened = Result<(Content, Table, Vec<Finding>), (Option<Content>, Vec<Finding>)>;
 
 fn opened(file: &str, bytes: &[u8], policy: &Policy) -> Opened {
     let mut sniffed = sniff(file, bytes, &policy.limits).map_err(|finding| (None, vec![finding]))?;
@@ -212,7 +210,7 @@ fn opened(file: &str, bytes: &[u8], policy: &Policy) -> Opened {
     let (table, found) =
         read(&sniffed, policy).map_err(|reasons| (Some(sniffed.content.clone()), reasons))?;
     warnings.extend(found);
-    Ok((sniffed, table, warnings))
+    Ok((sniffed.content, table, warnings))
 }
 
 fn check_table(

@@ -217,7 +217,7 @@ pub struct ForestPolicy {
     pub sample: Option<usize>,
     /// Rows with a higher score are marked.
     pub threshold: Option<f64>,
-    /// Or: the scores' quantile from which on rows are marked, e.g. 0.99. Default for both: what lies three box widths
+    /// Or: the scores' quantile from which on rows are marked, e.g. 0.99. Default for both: what lies two box widths
     /// above the scores' box.
     pub quantile: Option<f64>,
 }

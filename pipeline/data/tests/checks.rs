@@ -1,6 +1,8 @@
 //! Whole checks by the crate's public face: which codes a file and a policy give, what the parts hold, and that no input
 //! breaks anything.
 
+#![allow(clippy::expect_used, reason = "a test says what is wrong by failing where it is")]
+
 use std::collections::BTreeSet;
 
 use baton_data::{

@@ -32,9 +32,11 @@ pub(crate) const LOG: &str = "datasets";
 /// Attempts to append to the log while others do.
 const APPENDS: usize = 32;
 /// Reasons that an event carries; the report has all.
-const MOST_REASONS: usize = 40;
+const MOST_REASONS: usize = 20;
 /// Characters of a reason in an event.
-const REASON: usize = 600;
+const REASON: usize = 500;
+/// Bytes of a file's name or an origin: they come back in the answer.
+const MOST_NAME: usize = 255;
 
 /// What `dataset.updated` says.
 #[derive(Debug, Clone)]
@@ -81,6 +83,11 @@ impl Updated {
             .map_err(|error| never(format!("its data is not that of dataset.updated: {error}")))?;
         checked_name(&form.dataset).map_err(|error| never(error.to_string()))?;
         let digest = form.digest.parse().map_err(|error: StoreError| never(error.to_string()))?;
+        for (name, text) in [("file", &form.file), ("origin", &form.origin)] {
+            if let Some(length) = text.as_ref().map(String::len).filter(|length| *length > MOST_NAME) {
+                return Err(never(format!("{name} has {length} bytes, at most {MOST_NAME} are allowed")));
+            }
+        }
         let file = form.file.filter(|file| !file.is_empty()).unwrap_or_else(|| form.dataset.clone());
         Ok(Self { dataset: form.dataset, digest, file, origin: form.origin, size: form.size })
     }

@@ -34,6 +34,9 @@ use crate::table::Table;
 const MOST_LISTED: usize = 1000;
 /// Points of the drawing.
 const MOST_POINTS: usize = 400;
+/// Widths of the box of all scores above which a row is marked. Of 30 rows planted around clouds of 1,500 (normal, uniform,
+/// skewed, in clusters; 2 to 10 columns) 2 misses few and marks few others; 3, Tukey's "far out", misses a third.
+const FENCE: f64 = 2.0;
 /// Fewer rows have no outliers that could be told from chance.
 const FEWEST_ROWS: usize = 8;
 
@@ -343,7 +346,7 @@ fn isolation_forest(
 /// How the threshold is found if the policy gives none.
 #[derive(Clone, Copy)]
 enum Fence {
-    /// Three box widths above the scores' box, but not below `least`.
+    /// [`FENCE`] box widths above the scores' box, but not below `least`.
     Plain { least: f64 },
     /// The same of the scores' logarithms, for scores that are ratios.
     Logarithm,
@@ -354,7 +357,7 @@ fn by_score(scores: Vec<f64>, rules: &ForestPolicy, fence: Fence) -> Marks {
     let sorted = stats::sorted(&scores);
     let far_out = |sorted: &[f64]| {
         let (low, high) = (stats::quantile(sorted, 0.25), stats::quantile(sorted, 0.75));
-        high + 3.0 * (high - low)
+        high + FENCE * (high - low)
     };
     let (threshold, by) = match (rules.threshold, rules.quantile, fence) {
         (Some(threshold), ..) => (threshold, "policy"),

@@ -7,6 +7,8 @@ mod gzip;
 mod pickle;
 mod zip;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Code, Finding, shown};
@@ -35,10 +37,10 @@ pub struct Content {
 
 /// A file that can be read as text.
 #[derive(Debug)]
-pub struct Sniffed {
+pub struct Sniffed<'a> {
     pub content: Content,
-    /// Without a byte order mark.
-    pub text: String,
+    /// Without a byte order mark; the file's own bytes unless it was packed.
+    pub text: Cow<'a, str>,
     pub warnings: Vec<Finding>,
 }
 
@@ -46,7 +48,7 @@ pub struct Sniffed {
 ///
 /// # Errors
 /// Why it is not read, in a finding.
-pub fn sniff(name: &str, bytes: &[u8], limits: &Limits) -> Result<Sniffed, Finding> {
+pub fn sniff<'a>(name: &str, bytes: &'a [u8], limits: &Limits) -> Result<Sniffed<'a>, Finding> {
     if bytes.len() as u64 > limits.max_bytes {
         return Err(Finding::new(
             Code::TooLarge,
@@ -59,12 +61,14 @@ pub fn sniff(name: &str, bytes: &[u8], limits: &Limits) -> Result<Sniffed, Findi
     if bytes.is_empty() {
         return Err(Finding::new(Code::EmptyFile, "the file has no bytes"));
     }
-    let unpacked = if is_gzip { Some(gzip::unpack(bytes, limits)?) } else { None };
-    let content = unpacked.as_deref().unwrap_or(bytes);
+    let content: Cow<'a, [u8]> = match is_gzip {
+        true => gzip::unpack(bytes, limits)?.into(),
+        false => bytes.into(),
+    };
     if content.is_empty() {
         return Err(Finding::new(Code::EmptyFile, "there is nothing in the compressed file"));
     }
-    if let Some(refusal) = refused_content(content, is_gzip) {
+    if let Some(refusal) = refused_content(&content, is_gzip) {
         return Err(refusal);
     }
     if named_gzip != is_gzip {
@@ -72,14 +76,23 @@ pub fn sniff(name: &str, bytes: &[u8], limits: &Limits) -> Result<Sniffed, Findi
         return Err(wrong(name, says, is));
     }
     let stem = lower.strip_suffix(".gz").or(lower.strip_suffix(".gzip")).unwrap_or(&lower);
-    let (text, byte_order_mark) = text(content)?;
+    let (text, byte_order_mark) = match content {
+        Cow::Borrowed(bytes) => {
+            let (text, marked) = text(bytes)?;
+            (Cow::Borrowed(text), marked)
+        }
+        Cow::Owned(bytes) => {
+            let (text, marked) = text(&bytes)?;
+            (Cow::Owned(text.to_owned()), marked)
+        }
+    };
     if text.trim().is_empty() {
         return Err(Finding::new(Code::EmptyFile, "there is nothing in the file but white space"));
     }
     let text_bytes = text.len() as u64;
-    let (format, delimiter, warnings) = text_format(name, stem, text)?;
+    let (format, delimiter, warnings) = text_format(name, stem, &text)?;
     let content = Content { format, delimiter, gzip: is_gzip, byte_order_mark, text_bytes };
-    Ok(Sniffed { content, text: text.to_owned(), warnings })
+    Ok(Sniffed { content, text, warnings })
 }
 
 fn wrong(name: &str, says: &str, is: &str) -> Finding {
@@ -347,16 +360,14 @@ fn text_format(name: &str, stem: &str, text: &str) -> Result<TextFormat, Finding
         _ => "CSV",
     };
     match promised {
-        None | Some("CSV") if count > 0 || delimiter == ',' => {
-            if promised == Some("CSV") && delimiter != ',' {
-                warnings.push(Finding::new(
-                    Code::WrongFormat,
-                    format!("cells are separated by {delimiter:?}, not by commas; it is read so"),
-                ));
-            }
-        }
-        Some("TSV") if count == 0 || delimiter == '\t' => return Ok((Format::Csv, Some('\t'), warnings)),
         None => {}
+        Some("CSV") if delimiter == ',' => {}
+        Some("CSV") => warnings.push(Finding::new(
+            Code::WrongFormat,
+            format!("cells are separated by {delimiter:?}, not by commas; it is read so"),
+        )),
+        // A single column has no separator.
+        Some("TSV") if count == 0 || delimiter == '\t' => return Ok((Format::Csv, Some('\t'), warnings)),
         Some(says) => return Err(wrong(name, says, looks)),
     }
     Ok((Format::Csv, Some(delimiter), warnings))

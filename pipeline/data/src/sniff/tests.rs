@@ -126,7 +126,7 @@ fn formats_are_told_with_what_to_do() {
         ("a.tsv", b"a,b\n1,2\n", Code::WrongFormat),
         ("a.csv.gz", b"a,b\n1,2\n", Code::WrongFormat),
         ("a.csv", b"\xff\xfea\0,\0b\0\n\0", Code::NotUtf8),
-        ("a.csv", b"a\0,\0b\0\n\0001\0,\0002\0", Code::NotUtf8),
+        ("a.csv", b"a\0,\0b\0\n\x001\0,\x002\0", Code::NotUtf8),
         ("a.csv", b"name\nRen\xe9\n", Code::NotUtf8),
         ("a.csv", b"a,b\n1,\0\n", Code::NulBytes),
         ("a.csv", b"", Code::EmptyFile),

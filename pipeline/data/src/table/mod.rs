@@ -101,7 +101,7 @@ struct Raw {
 ///
 /// # Errors
 /// All that is wrong with the file's form.
-pub fn read(sniffed: &Sniffed, policy: &Policy) -> Result<(Table, Vec<Finding>), Vec<Finding>> {
+pub fn read(sniffed: &Sniffed<'_>, policy: &Policy) -> Result<(Table, Vec<Finding>), Vec<Finding>> {
     let raw = match (sniffed.content.format, sniffed.content.delimiter) {
         (Format::Csv, delimiter) => csv::read(&sniffed.text, delimiter.unwrap_or(','), &policy.limits)?,
         (Format::JsonLines, _) => json_lines::read(&sniffed.text, &policy.limits)?,

@@ -153,6 +153,7 @@ async fn what_cannot_be_checked_is_never_tried_again() {
         (json!({ "dataset": "d", "digest": "sha256:12" }), "no digest"),
         (json!({ "dataset": "d", "digest": Digest::of(b"nowhere") }), "the store has no"),
         (json!({ "dataset": "d", "digest": digest, "size": 3 }), "the event says"),
+        (json!({ "dataset": "d", "digest": digest, "file": "x".repeat(300) }), "file has 300 bytes"),
         (json!([1]), "missing field"),
     ];
     for (data, part) in cases {
@@ -184,6 +185,19 @@ async fn what_is_wrong_with_a_file_is_an_answer() {
             "{text:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_answer_fits_an_event_whatever_is_wrong() {
+    let names: Vec<String> = (0..900).map(|at| format!("{}{at}", "\u{1f600}".repeat(200))).collect();
+    let policy: String = names.iter().map(|name| format!("[columns.\"{name}\"]\n")).collect();
+    let answer = World::new(&policy).check("1", "x\n1\n2\n").await;
+    let data = Value::Object(answer.object()).to_string();
+    assert!(
+        codes(&answer).len() == MOST_REASONS && data.len() <= crate::event::MAX_DATA,
+        "{} bytes",
+        data.len()
+    );
 }
 
 const PROTO: &str = "syntax = \"proto3\"; package p; service S { rpc F(Rows) returns (Rows); } \
