@@ -14,7 +14,7 @@ pub enum Command {
     Pipeline(PipelineCommand),
     /// Make rows of a dataset of logged requests and labels that came later
     #[command(subcommand)]
-    Feedback(feedback::FeedbackCommand),
+    Feedback(Box<feedback::FeedbackCommand>),
 }
 
 /// Commands of a pipeline.
@@ -29,6 +29,6 @@ pub enum PipelineCommand {
 pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
-        Command::Feedback(command) => feedback::run(command),
+        Command::Feedback(command) => feedback::run(*command),
     }
 }
