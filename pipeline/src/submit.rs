@@ -155,7 +155,7 @@ mod tests {
         let store = Store::open("memory:///").expect("a store");
         let (sink, seen) = broker(&[503, 429]).await;
         let done = submit(&store, &sink, "iris", "iris.csv", "a,b\n1,2\n", Some("me")).await.expect("taken");
-        let seen = seen.lock().expect("unpoisoned");
+        let seen = seen.lock().expect("unpoisoned").clone();
         assert_eq!(seen.len(), 3, "twice refused for now, then taken");
         assert!(seen.iter().all(|(event, _)| event == &seen[0].0), "always the same event");
         let event = &seen[0].0;
@@ -189,7 +189,6 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let sink = format!("http://{}/", listener.local_addr().expect("an address"));
         drop(listener);
-        tokio::time::pause();
         let error = submit(&store, &sink, "iris", "iris.csv", "x", None).await.expect_err("nobody there");
         assert!(matches!(error, SubmitError::Undelivered { .. }), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");

@@ -29,7 +29,7 @@ pub enum Command {
     Lineage(history::LineageArgs),
     /// Make rows of a dataset of logged requests and labels that came later
     #[command(subcommand)]
-    Feedback(feedback::FeedbackCommand),
+    Feedback(Box<feedback::FeedbackCommand>),
     /// Run a command for the engine; started by it
     #[command(hide = true)]
     Supervise(crate::engine::SuperviseArgs),
@@ -70,7 +70,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Dataset(command) => dataset::run(command),
         Command::History(arguments) => history::history(&arguments),
         Command::Lineage(arguments) => history::lineage(&arguments),
-        Command::Feedback(command) => feedback::run(command),
+        Command::Feedback(command) => feedback::run(*command),
         Command::Supervise(arguments) => crate::engine::supervise(&arguments),
     }
 }

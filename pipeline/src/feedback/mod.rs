@@ -7,6 +7,8 @@
 mod join;
 mod labels;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

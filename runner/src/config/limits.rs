@@ -105,7 +105,7 @@ impl Default for Limits {
             kept_bytes: 8 << 30,
             kept_pointers: 1_000,
             request_id: 256,
-            request_log_queue: 4_096,
+            request_log_queue: 16_384,
             request_log_queue_bytes: 64 * MIB,
             request_log_file: 64 << 20,
             request_log_age: Duration::from_secs(3600),

@@ -33,8 +33,9 @@ pub(super) fn signed_by<'a>(
 
 pub(super) fn sign_headers(target: &Target, request_id: Option<&RequestId>, headers: &mut HeaderMap) {
     for (name, value) in signed_by(target, request_id) {
-        // Digits and hex digits are always a header value; a caller's name beyond ASCII is none.
-        if let Ok(value) = HeaderValue::from_str(value) {
+        // Digits and hex digits are always a header value. A caller's name beyond ASCII is none that clients agree on, and
+        // breaks gRPC's metadata; it stands in the body.
+        if let (true, Ok(value)) = (value.is_ascii(), HeaderValue::from_str(value)) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }

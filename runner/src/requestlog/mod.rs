@@ -387,6 +387,40 @@ mod tests {
     }
 
     #[test]
+    fn what_the_queue_has_no_room_for_is_dropped_and_counted() {
+        let plan = Plan::new(
+            &testing::settings("sample = 1\noutputs = []"),
+            &testing::iris_signature(),
+            Some(&testing::iris_contract()),
+        );
+        let plan = Arc::new(plan.expect("a plan"));
+        let row = Tensor::raw(crate::tensor::Dtype::Fp32, vec![2, 4], vec![0; 32].into()).expect("a tensor");
+        // Places, bytes, and how many of five requests of two rows and 32 bytes fit.
+        for (places, most_queued, fit) in [(2, 1 << 20, 2), (100, 100, 3), (100, 0, 0)] {
+            let metrics = crate::telemetry::Metrics::new().expect("metrics").request_log();
+            let (queue, records) = crossbeam_channel::bounded(places);
+            let queued = Arc::new(AtomicUsize::new(0));
+            let shared = Shared {
+                queue,
+                queued: Arc::clone(&queued),
+                most_queued,
+                salt: None,
+                metrics: metrics.clone(),
+            };
+            let name = "iris".parse().expect("a name");
+            let log = RequestLog(Arc::new(shared)).of(&name, "1", "sha256:0", Arc::clone(&plan));
+            for _ in 0..5 {
+                if let Some(sample) = log.begin(RequestId::generated(), std::slice::from_ref(&row)) {
+                    sample.finish(&[]);
+                }
+            }
+            assert_eq!(records.len(), fit);
+            assert_eq!(metrics.dropped.get(), 2 * (5 - fit as u64));
+            assert_eq!(queued.load(Ordering::Relaxed), 32 * fit);
+        }
+    }
+
+    #[test]
     fn a_salt_is_long_enough_and_ends_before_the_line_does() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("salt");

@@ -107,9 +107,9 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
-            .name("baton-requestlog".to_owned())
+            .name("baton-reqlog".to_owned())
             .spawn(move || {
-                step_back(10);
+                step_back(5);
                 // Read before the queue is emptied, so that what came before the word is written.
                 loop {
                     let ends = stopped.load(Ordering::Acquire);
