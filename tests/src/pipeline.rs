@@ -102,7 +102,8 @@ impl Pipeline {
         for (variable, value) in &options.env {
             let _ = write!(env, ", {{name: {variable}, value: \"{value}\"}}");
         }
-        let memory = options.memory.map(|limit| format!("\n          resources: {{limits: {{memory: {limit}}}}}"));
+        let memory =
+            options.memory.map(|limit| format!("\n          resources: {{limits: {{memory: {limit}}}}}"));
         let _ = write!(
             self.manifest,
             "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  template:\n    metadata:\n      \
@@ -123,7 +124,8 @@ impl Pipeline {
     /// A job `train` that runs the test function.
     #[must_use]
     pub fn job(mut self, backoff_limit: u32, deadline: u32, memory: Option<&str>) -> Self {
-        let memory = memory.map(|limit| format!("\n              resources: {{limits: {{memory: {limit}}}}}"));
+        let memory =
+            memory.map(|limit| format!("\n              resources: {{limits: {{memory: {limit}}}}}"));
         let _ = write!(
             self.manifest,
             "apiVersion: sinks.knative.dev/v1alpha1\nkind: JobSink\nmetadata: {{name: train}}\nspec:\n  job:\n    spec:\n      \
@@ -176,10 +178,15 @@ impl Pipeline {
             .expect("a log");
         let mut command = Command::new(binary());
         command
-            .args(["pipeline", "serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--data"])
+            .args(["pipeline", "serve", "--log-level", "debug", "--data"])
             .arg(self.folder.path().join("data"))
             .arg(set.join("pipeline.yaml"))
             .args(&self.arguments)
+            .args(if self.arguments.iter().any(|word| word == "--listen") {
+                &[][..]
+            } else {
+                &["--listen", "127.0.0.1:0"]
+            })
             .stdout(Stdio::piped())
             .stderr(log);
         command
@@ -197,7 +204,8 @@ impl Pipeline {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
         let address = line.trim().strip_prefix("pipeline listening on ");
-        let address = address.unwrap_or_else(|| panic!("it does not listen: {line:?}\n{}", self.log())).to_owned();
+        let address =
+            address.unwrap_or_else(|| panic!("it does not listen: {line:?}\n{}", self.log())).to_owned();
         Engine { pipeline: self, child, address }
     }
 
@@ -275,13 +283,15 @@ impl Engine<'_> {
     }
 
     pub fn get(&self, path: &str) -> Value {
-        let answer = self.pipeline.http.get(format!("http://{}{path}", self.address)).send().expect("an answer");
+        let answer =
+            self.pipeline.http.get(format!("http://{}{path}", self.address)).send().expect("an answer");
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().expect("JSON")
     }
 
     pub fn requeue(&self, wanted: Value) -> u64 {
-        let request = self.pipeline.http.post(format!("http://{}/v1/deliveries/requeue", self.address)).json(&wanted);
+        let request =
+            self.pipeline.http.post(format!("http://{}/v1/deliveries/requeue", self.address)).json(&wanted);
         let answer: Value = request.send().expect("an answer").json().expect("JSON");
         answer["requeued"].as_u64().unwrap_or_else(|| panic!("{answer}"))
     }
@@ -308,13 +318,15 @@ impl Engine<'_> {
     /// A service or job as `/v1/functions` shows it.
     pub fn function(&self, name: &str) -> Value {
         let all = self.get("/v1/functions");
-        let found = all["functions"].as_array().expect("a list").iter().find(|function| function["name"] == name);
+        let found =
+            all["functions"].as_array().expect("a list").iter().find(|function| function["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} in {all}")).clone()
     }
 
     pub fn instances(&self, name: &str) -> usize {
         let function = self.function(name);
-        function["instances"].as_array().expect("a list").len() + function["starting"].as_u64().unwrap_or(0) as usize
+        function["instances"].as_array().expect("a list").len()
+            + function["starting"].as_u64().unwrap_or(0) as usize
     }
 
     /// Waits until something holds; fails with the log after half a minute.
