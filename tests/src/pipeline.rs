@@ -178,10 +178,15 @@ impl Pipeline {
             .expect("a log");
         let mut command = Command::new(binary());
         command
-            .args(["pipeline", "serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--data"])
+            .args(["pipeline", "serve", "--log-level", "debug", "--data"])
             .arg(self.folder.path().join("data"))
             .arg(set.join("pipeline.yaml"))
             .args(&self.arguments)
+            .args(if self.arguments.iter().any(|word| word == "--listen") {
+                &[][..]
+            } else {
+                &["--listen", "127.0.0.1:0"]
+            })
             .stdout(Stdio::piped())
             .stderr(log);
         command

@@ -260,7 +260,7 @@ fn print_event(listed: &Value, json: bool) -> Result<()> {
         "{:>6}  {}  {:16}  {:20}  {}  {}\n",
         listed["seq"].to_string(),
         text(&listed["arrived"]).get(..19).unwrap_or_default(),
-        event["pipelinerun"].as_str().unwrap_or("-"),
+        text(&listed["run"]),
         short,
         event["subject"].as_str().unwrap_or("-"),
         text(&event["source"]),
@@ -290,6 +290,8 @@ pub(super) fn dead(arguments: &DeadArgs) -> ExitCode {
                 shell_words::quote(text(&event["id"])),
             ))?;
             for line in text(&delivery["error"]).lines() {
+                // What a function has printed may hold anything, also what steers a terminal.
+                let line: String = line.chars().filter(|char| !char.is_control()).collect();
                 print(&format!("    {line}\n"))?;
             }
         }

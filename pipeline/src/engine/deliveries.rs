@@ -4,7 +4,7 @@
 //! is known to memory only, so after a crash it is pending, and is delivered again. The answer of a function, the deliveries
 //! that follow from it and the end of its own delivery are one transaction, so each has its effect once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use base64::Engine as _;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -171,46 +171,60 @@ fn create(transaction: &Transaction, router: &Router, new: &New) -> rusqlite::Re
     Ok(rows > 0)
 }
 
-/// The deliveries of a lane whose time has come, at most `limit`, those that wait longest first, and the time of the next if
-/// there are fewer.
+/// The deliveries of a lane whose time has come and that are not in flight, at most `limit`, those that wait longest first, and
+/// the time of the next that is to come.
 pub(crate) fn due(
     connection: &Connection,
     lane: &str,
+    in_flight: &[i64],
     limit: usize,
 ) -> rusqlite::Result<(Vec<Due>, Option<i64>)> {
     let now = now();
-    let found = connection
+    // Those in flight are still pending, and may be the first; of them only the index is read.
+    let waiting: Vec<i64> = connection
         .prepare_cached(
-            "SELECT delivery.id, event, trigger, kind, attempt, hops, mark, origin, body FROM delivery
-             JOIN event ON event.seq = delivery.event
-             WHERE lane = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at, delivery.id LIMIT ?3",
+            "SELECT id FROM delivery WHERE lane = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3",
         )?
-        .query_map(params![lane, now, limit as i64], |row| {
-            let kind = if row.get_ref(3)?.as_str()? == Kind::DeadLetter.name() {
-                Kind::DeadLetter
-            } else {
-                Kind::Event
-            };
-            let body = row.get_ref(8)?.as_bytes()?;
-            let mut event = Event::from_json(body).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, error.into())
-            })?;
-            if let Some(mark) = row.get(6)? {
-                event.extensions.insert(REVISION.to_owned(), mark);
-            }
-            if let Some(origin) = row.get::<_, Option<i64>>(7)? {
-                explain(connection, origin, &mut event)?;
-            }
-            let (trigger, attempt, hops) = (row.get(2)?, row.get(4)?, row.get(5)?);
-            Ok(Due { id: row.get(0)?, seq: row.get(1)?, trigger, kind, attempt, hops, event })
-        })?
-        .collect::<rusqlite::Result<Vec<Due>>>()?;
+        .query_map(params![lane, now, (in_flight.len() + limit) as i64], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let known: HashSet<i64> = in_flight.iter().copied().collect();
+    let free = waiting.into_iter().filter(|id| !known.contains(id)).take(limit);
+    let found = free.map(|id| read(connection, id)).collect::<rusqlite::Result<_>>()?;
     let next = connection
         .prepare_cached(
             "SELECT min(next_at) FROM delivery WHERE lane = ?1 AND state = 'pending' AND next_at > ?2",
         )?
         .query_row(params![lane, now], |row| row.get(0))?;
     Ok((found, next))
+}
+
+fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
+    connection
+        .prepare_cached(
+            "SELECT event, trigger, kind, attempt, hops, mark, origin, body FROM delivery
+             JOIN event ON event.seq = delivery.event WHERE delivery.id = ?1",
+        )?
+        .query_row(params![id], |row| {
+            let is_dead_letter = row.get_ref(2)?.as_str()? == Kind::DeadLetter.name();
+            let mut event = Event::from_json(row.get_ref(7)?.as_bytes()?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, error.into())
+            })?;
+            if let Some(mark) = row.get(5)? {
+                event.extensions.insert(REVISION.to_owned(), mark);
+            }
+            if let Some(origin) = row.get::<_, Option<i64>>(6)? {
+                explain(connection, origin, &mut event)?;
+            }
+            Ok(Due {
+                id,
+                seq: row.get(0)?,
+                trigger: row.get(1)?,
+                kind: if is_dead_letter { Kind::DeadLetter } else { Kind::Event },
+                attempt: row.get(3)?,
+                hops: row.get(4)?,
+                event,
+            })
+        })
 }
 
 /// Tells a dead letter sink why, in Knative's attributes; a code of -1 means that there was no answer, and the data is base64 of at most

@@ -30,12 +30,12 @@ pub(crate) async fn run(engine: Arc<Engine>, lane: usize) {
         let free = (capacity - in_flight.len()).min(BATCH);
         let mut next = None;
         if free > 0 {
-            // Those in flight are still pending in the database, and may be the first.
-            let (key, limit) = (engine.router.lanes[lane].key.clone(), in_flight.len() + free);
-            match engine.ledger.read(move |connection| deliveries::due(connection, &key, limit)).await {
+            let (key, known) =
+                (engine.router.lanes[lane].key.clone(), in_flight.values().copied().collect::<Vec<_>>());
+            match engine.ledger.read(move |connection| deliveries::due(connection, &key, &known, free)).await
+            {
                 Ok((found, later)) => {
-                    let known: Vec<i64> = in_flight.values().copied().collect();
-                    for due in found.into_iter().filter(|due| !known.contains(&due.id)).take(free) {
+                    for due in found {
                         let id = due.id;
                         let flight = flights.spawn(deliver(engine.clone(), lane, due));
                         in_flight.insert(flight.id(), id);

@@ -40,7 +40,7 @@ struct Wanted {
     limit: Option<u32>,
 }
 
-/// An event as it is listed: `{"seq", "arrived", "cause", "event"}`, the last in the JSON event format.
+/// An event as it is listed: `{"seq", "arrived", "run", "cause", "event"}`, the last in the JSON event format.
 #[derive(Debug)]
 struct Listed {
     seq: i64,
@@ -76,7 +76,7 @@ async fn list(
 
 fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<Listed>> {
     // The conditions are put together so that SQLite takes the index of the one that is there.
-    let mut query = "SELECT seq, arrived, cause, body FROM event WHERE seq > ?1".to_owned();
+    let mut query = "SELECT seq, arrived, cause, body, run FROM event WHERE seq > ?1".to_owned();
     for (given, condition) in [(&wanted.run, " AND run = ?2"), (&wanted.kind, " AND type = ?3")] {
         query.push_str(if given.is_some() { condition } else { "" });
     }
@@ -86,8 +86,12 @@ fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Resul
         .query_map(params![wanted.after, wanted.run, wanted.kind, limit], |row| {
             let seq = row.get(0)?;
             let event: Value = serde_json::from_slice(row.get_ref(3)?.as_bytes()?).unwrap_or_default();
-            let (arrived, cause): (String, Option<i64>) = (row.get(1)?, row.get(2)?);
-            Ok(Listed { seq, value: json!({"seq": seq, "arrived": arrived, "cause": cause, "event": event}) })
+            let (arrived, cause, run): (String, Option<i64>, String) =
+                (row.get(1)?, row.get(2)?, row.get(4)?);
+            Ok(Listed {
+                seq,
+                value: json!({"seq": seq, "arrived": arrived, "run": run, "cause": cause, "event": event}),
+            })
         })?
         .collect()
 }
