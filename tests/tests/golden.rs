@@ -52,6 +52,7 @@ fn command_line_help() {
         "list",
         "show",
         "history",
+        "lineage",
         "activate",
         "rollback",
         "remove",

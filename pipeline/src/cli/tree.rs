@@ -7,6 +7,8 @@ use crate::records::lineage::Lineage;
 
 /// Runs that are told in full; of more, each is one line.
 const IN_FULL: usize = 3;
+/// Earlier versions of a dataset that are told.
+const EARLIER: usize = 5;
 
 /// A line with what stands below it.
 struct Branch {
@@ -97,7 +99,10 @@ fn branches(run: &Value, lineage: &Lineage) -> Vec<Branch> {
     let commit = text(&run["code"]["commit"]).map(|commit| format!("commit {commit}"));
     add("code", &[commit, digest(&run["code"])]);
     let python = text(&run["environment"]["python"]).map(|python| format!("Python {python}"));
-    let packages = run["environment"]["packages"].as_object().map(|all| format!("{} packages", all.len()));
+    let packages = run["environment"]["packages"].as_object().map(|all| match all.len() {
+        1 => "1 package".to_owned(),
+        count => format!("{count} packages"),
+    });
     add("environment", &[python, packages, digest(&run["environment"])]);
     add("report", &[text(&run["report"]["digest"])]);
     let data = &run["dataset"];
@@ -108,6 +113,7 @@ fn branches(run: &Value, lineage: &Lineage) -> Vec<Branch> {
         branch.below = earlier
             .iter()
             .rev()
+            .take(EARLIER)
             .map(|version| {
                 let rows = version.rows.map_or_else(String::new, |rows| format!("{rows} rows"));
                 let parts = [

@@ -17,7 +17,6 @@ use serde_json::Value;
 use crate::event::Event;
 
 pub use source::{RecordsError, Source, open};
-pub use view::time as parse_time;
 
 /// Changes with the tables of the view and with what a document says; an older view is made anew.
 const VIEW_VERSION: i64 = 1;

@@ -98,7 +98,7 @@ fn run_event(run: &str, event: &Value, stage: &str, state: &str, time: jiff::Tim
             "parent".to_owned(),
             json!({
                 "_producer": PRODUCER,
-                "_schemaURL": format!("{FACETS}/1-0-1/ParentRunFacet.json#/$defs/ParentRunFacet"),
+                "_schemaURL": format!("{FACETS}/1-2-0/ParentRunFacet.json#/$defs/ParentRunFacet"),
                 "run": { "runId": id(&[run]) },
                 "job": { "namespace": NAMESPACE, "name": "pipeline" },
             }),
@@ -191,7 +191,7 @@ fn run_event(run: &str, event: &Value, stage: &str, state: &str, time: jiff::Tim
         "run": { "runId": id(&[run, of, stage]), "facets": facets },
         "job": { "namespace": NAMESPACE, "name": name, "facets": { "jobType": {
             "_producer": PRODUCER,
-            "_schemaURL": format!("{FACETS}/2-0-3/JobTypeJobFacet.json#/$defs/JobTypeJobFacet"),
+            "_schemaURL": format!("{FACETS}/2-0-4/JobTypeJobFacet.json#/$defs/JobTypeJobFacet"),
             "processingType": "BATCH", "integration": "BATON", "jobType": "TASK",
         } } },
         "inputs": inputs,

@@ -180,7 +180,7 @@ impl Seen {
 }
 
 /// RFC 3339 to microseconds since 1970.
-pub fn time(text: &str) -> Option<i64> {
+pub(super) fn time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
 }
 

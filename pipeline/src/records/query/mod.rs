@@ -2,7 +2,7 @@
 //!
 //! A query is parsed into a checked expression (`parse`, `field`), and every document is read only as far as the expression
 //! asks (`select`), then judged in Rust (`judge`). Rejected: SQL over the documents with `json_extract`. It is slower
-//! (docs/history.md has the figures), rounds numbers on its own way from text, and sorts types among each other in its own way;
+//! (docs/history.md has the figures), rounds numbers from text in its own way, and sorts types among each other in its own way;
 //! and here no text of a query ever comes near SQL.
 
 mod field;
