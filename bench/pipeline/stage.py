@@ -22,7 +22,7 @@ import onnxruntime
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-STORE = Path(os.environ["BATON_STORE"].removeprefix("file://"))
+STORE = Path(os.environ["BATON_ARTIFACTS"].removeprefix("file://"))
 SERVER = os.environ["BATON_SERVER"]
 TRAIN_SECONDS = float(os.environ.get("TRAIN_SECONDS", "0.5"))
 onnxruntime.set_default_logger_severity(4)

@@ -197,7 +197,11 @@ impl Event {
             ),
             Some(_) => Data::Bytes(body.to_vec()),
         };
-        Self::checked(attributes, content_type, data)
+        let event = Self::checked(attributes, content_type, data)?;
+        // Events are kept in the JSON event format, so each must have one: there data are nested one deeper, and bytes are
+        // a third longer.
+        Self::from_json(event.to_json().to_string().as_bytes())?;
+        Ok(event)
     }
 
     /// Reads the JSON event format.
@@ -505,6 +509,12 @@ mod tests {
         let error =
             Event::from_http(&headers(&[("content-type", "application/json")]), b"{}").expect_err("no event");
         assert_eq!(error.status(), 415);
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_refused() {
+        let nested = format!("{}1{}", "[".repeat(127), "]".repeat(127));
+        check_refused(&[("content-type", "application/json")], nested.as_bytes(), 400, "recursion limit");
     }
 
     #[test]

@@ -58,7 +58,7 @@ def test_functions_work_on_s3(s3, tmp_path, server, admin, name):
     }
     for blob in (local.folder / "blobs/sha256").iterdir():
         requests.put(f"{bucket}/some/prefix/blobs/sha256/{blob.name}", data=blob.read_bytes()).raise_for_status()
-    deploy = Function("deploy", local, server.admin, BATON_STORE="s3://bucket/some/prefix", **environment)
+    deploy = Function("deploy", local, server.admin, BATON_ARTIFACTS="s3://bucket/some/prefix", **environment)
     kind, data = deploy.answer("model.evaluated", event)
     assert (kind, data["version"]) == ("model.deployed", "1")
     assert admin.model(name)["active"] == "1"

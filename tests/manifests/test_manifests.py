@@ -176,4 +176,4 @@ def test_every_pod_keeps_to_the_restricted_standard():
                 assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name_of(document)
                 assert {"cpu", "memory"} <= container["resources"]["limits"].keys(), name_of(document)
                 checked += 1
-    assert checked == 6
+    assert checked == 7

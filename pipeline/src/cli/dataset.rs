@@ -79,7 +79,7 @@ pub struct PushArgs {
     name: String,
     file: PathBuf,
     /// Artifact store: a folder, file:// or s3://
-    #[arg(long, env = "BATON_STORE", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
+    #[arg(long, env = "BATON_ARTIFACTS", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
     store: String,
     /// Where events are posted
     #[arg(long, env = "K_SINK", default_value = "http://127.0.0.1:8090/", value_name = "URL")]

@@ -27,7 +27,7 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Artifact store: a folder, file:///... or s3://bucket/prefix; without it, the folder `store` of --data
-    #[arg(long, env = "BATON_STORE", value_name = "ADDRESS")]
+    #[arg(long, env = "BATON_ARTIFACTS", value_name = "ADDRESS")]
     store: Option<String>,
     /// Admin address of the runner
     #[arg(long, env = "BATON_SERVER", default_value = "http://127.0.0.1:8081", value_name = "URL")]

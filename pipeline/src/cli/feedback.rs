@@ -35,7 +35,7 @@ pub enum FeedbackCommand {
         #[arg(long, conflicts_with = "append")]
         append_last: bool,
         /// The artifact store: a folder, file:///... or s3://bucket/prefix
-        #[arg(long, env = "BATON_STORE", value_name = "STORE")]
+        #[arg(long, env = "BATON_ARTIFACTS", value_name = "STORE")]
         store: String,
         /// Where events are posted to
         #[arg(long, env = "K_SINK", default_value = "http://127.0.0.1:8090/", value_name = "URL")]

@@ -22,7 +22,7 @@ pub struct FnArgs {
     #[arg(long, env = "PORT", hide = true)]
     port: Option<u16>,
     /// The artifact store: a folder, file:///... or s3://bucket/prefix
-    #[arg(long, env = "BATON_STORE", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
+    #[arg(long, env = "BATON_ARTIFACTS", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
     store: String,
     /// Admin port of the runner
     #[arg(long, env = "BATON_SERVER", default_value = "http://127.0.0.1:8081", value_name = "URL")]
@@ -69,16 +69,22 @@ fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
         let code = if error.is_transient() { EXIT_UNREACHABLE } else { EXIT_USAGE };
         (code, error.to_string())
     })?;
-    let function = function::named(&arguments.name)
-        .ok_or_else(|| usage(format!("there is no function {:?}", arguments.name)))?;
+    let name = arguments.name;
     let context = Context {
-        name: std::env::var("K_SERVICE").unwrap_or(arguments.name),
+        name: std::env::var("K_SERVICE").unwrap_or_else(|_| name.clone()),
         store,
         server: arguments.server,
         token,
         policy: std::env::var("BATON_POLICY").unwrap_or_default(),
     };
-    runtime
-        .block_on(function::serve(address, function, Arc::new(context)))
-        .map_err(|error| (EXIT_SOFTWARE, format!("cannot answer at {address}: {error}")))
+    let context = Arc::new(context);
+    let failed = |error: String| (EXIT_SOFTWARE, format!("cannot answer at {address}: {error}"));
+    // The records can be asked as well.
+    if name == "history" {
+        let database = std::env::var("BATON_HISTORY").unwrap_or_else(|_| ":memory:".to_owned());
+        let served = function::history::serve(address, context, &database);
+        return runtime.block_on(served).map_err(|error| failed(error.to_string()));
+    }
+    let function = function::named(&name).ok_or_else(|| usage(format!("there is no function {name:?}")))?;
+    runtime.block_on(function::serve(address, function, context)).map_err(|error| failed(error.to_string()))
 }

@@ -142,7 +142,7 @@ impl Starter {
             *given = token;
         }
         for (name, value) in
-            [("K_SINK", &self.sink), ("BATON_STORE", &self.store), ("BATON_SERVER", &self.server)]
+            [("K_SINK", &self.sink), ("BATON_ARTIFACTS", &self.store), ("BATON_SERVER", &self.server)]
         {
             environment.insert(name.to_owned(), value.clone());
         }
@@ -323,19 +323,19 @@ mod tests {
             environment.keys().cloned().collect::<Vec<_>>().join(" ")
         };
         let bare = given(&[]);
-        assert_eq!(names(&bare), "AWS_REGION BATON_SERVER BATON_STORE K_SINK MINE PATH");
+        assert_eq!(names(&bare), "AWS_REGION BATON_SERVER BATON_ARTIFACTS K_SINK MINE PATH");
         let full = given(&[
             ("BATON_TOKEN", ""),
-            ("BATON_STORE", "s3://cluster/x"),
+            ("BATON_ARTIFACTS", "s3://cluster/x"),
             ("K_SINK", "http://cluster"),
             ("K_OTHER", "x"),
             ("PATH", "/mine"),
             ("OWN", "1"),
         ]);
-        assert_eq!(names(&full), "AWS_REGION BATON_SERVER BATON_STORE BATON_TOKEN K_SINK MINE OWN PATH");
+        assert_eq!(names(&full), "AWS_REGION BATON_SERVER BATON_ARTIFACTS BATON_TOKEN K_SINK MINE OWN PATH");
         let value = |name: &str| full[name].as_str();
         assert_eq!(
-            [value("BATON_TOKEN"), value("BATON_STORE"), value("K_SINK"), value("PATH")],
+            [value("BATON_TOKEN"), value("BATON_ARTIFACTS"), value("K_SINK"), value("PATH")],
             ["t", "/store", "http://sink", "/mine"]
         );
     }

@@ -13,7 +13,7 @@ const RESERVED: [&str; 4] = ["PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION
 /// Set by the JobSink and by the local engine.
 const OF_JOBS: [&str; 2] = ["K_EVENT_PATH", "K_EXECUTION_MODE"];
 /// Set by the local engine in place of the cluster's.
-const REPLACED: [&str; 4] = ["LISTEN_ADDRESS", "K_SINK", "BATON_STORE", "BATON_SERVER"];
+const REPLACED: [&str; 4] = ["LISTEN_ADDRESS", "K_SINK", "BATON_ARTIFACTS", "BATON_SERVER"];
 
 /// What kind of object a container belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

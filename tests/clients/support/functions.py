@@ -61,7 +61,7 @@ class Function:
             env=inherited
             | {
                 "LISTEN_ADDRESS": f"127.0.0.1:{port}",
-                "BATON_STORE": str(store.folder),
+                "BATON_ARTIFACTS": str(store.folder),
                 "BATON_SERVER": f"http://{server}",
                 "ORT_DYLIB_PATH": ONNXRUNTIME,
             }
