@@ -99,7 +99,7 @@ fn facts(page: &mut String, report: &Report) {
         fact(
             "growth",
             format!(
-                "robust z of bytes: {}, of rows: {} ({} versions before)",
+                "robust z of bytes: {}, of rows: {} (versions before: {})",
                 z(growth.bytes_z),
                 z(growth.rows_z),
                 growth.history

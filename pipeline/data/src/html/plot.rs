@@ -63,7 +63,7 @@ pub(super) fn drift_bars(columns: &[ColumnDrift]) -> String {
             at(column.psi) - 170.0,
             y + 2,
             y + 18,
-            at(column.psi) + 6.0,
+            at(column.psi.max(column.chance)) + 6.0,
             y + 14,
             column.psi,
             chance = at(column.chance),
@@ -183,6 +183,8 @@ fn numbers(column: &ColumnProfile, shape: &Shape, reference: Option<&Shape>) -> 
 pub(super) fn scatter(scatter: &Scatter) -> String {
     const WIDTH: f64 = 460.0;
     const HEIGHT: f64 = 300.0;
+    // Room for the numbers at the axis.
+    const LEFT: f64 = 70.0;
     let range = |of: fn(&(f64, f64, bool)) -> f64| {
         let ends = (f64::INFINITY, f64::NEG_INFINITY);
         scatter.points.iter().map(of).fold(ends, |(low, high), value| (low.min(value), high.max(value)))
@@ -198,16 +200,16 @@ pub(super) fn scatter(scatter: &Scatter) -> String {
         let _ = write!(
             inside,
             "<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\"/>",
-            40.0 + place(*x, xs, WIDTH),
+            LEFT + place(*x, xs, WIDTH),
             HEIGHT - place(*y, ys, HEIGHT)
         );
     }
     let _ = write!(
         inside,
-        "<line class=\"a\" x1=\"40\" x2=\"500\" y1=\"300\" y2=\"300\"/><line class=\"a\" x1=\"40\" x2=\"40\" y1=\"0\" y2=\"300\"/>\
-         <text x=\"40\" y=\"316\">{}</text><text x=\"500\" y=\"316\" text-anchor=\"end\">{}</text>\
-         <text x=\"270\" y=\"330\" text-anchor=\"middle\">{}</text>\
-         <text x=\"36\" y=\"298\" text-anchor=\"end\">{}</text><text x=\"36\" y=\"12\" text-anchor=\"end\">{}</text>\
+        "<line class=\"a\" x1=\"70\" x2=\"530\" y1=\"300\" y2=\"300\"/><line class=\"a\" x1=\"70\" x2=\"70\" y1=\"0\" y2=\"300\"/>\
+         <text x=\"70\" y=\"316\">{}</text><text x=\"530\" y=\"316\" text-anchor=\"end\">{}</text>\
+         <text x=\"300\" y=\"330\" text-anchor=\"middle\">{}</text>\
+         <text x=\"66\" y=\"298\" text-anchor=\"end\">{}</text><text x=\"66\" y=\"12\" text-anchor=\"end\">{}</text>\
          <text transform=\"translate(12 150) rotate(-90)\" text-anchor=\"middle\">{}</text>",
         short(xs.0),
         short(xs.1),
@@ -216,5 +218,5 @@ pub(super) fn scatter(scatter: &Scatter) -> String {
         short(ys.1),
         cut(&scatter.y)
     );
-    svg(510, 336, "marked rows among the others", &inside)
+    svg(540, 336, "marked rows among the others", &inside)
 }
