@@ -12,7 +12,7 @@ FRAMEWORK_READY := .venv/functions-framework/.ready
 
 NATIVE := target/native
 
-.PHONY: help run build native onnxruntime models test check test-rust test-clients pipeline bench-quick bench bench-pipeline soak fuzz docker-test clean
+.PHONY: help run build native onnxruntime models test check test-rust test-clients pipeline bench-quick bench bench-pipeline pipeline-conformance-lambda soak fuzz docker-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,7 @@ test-clients: build native models $(VENV_READY) $(PIPELINE_READY) $(FRAMEWORK_RE
 
 $(VENV_READY): tests/clients/requirements.txt
 $(FRAMEWORK_READY): tests/clients/requirements-functions-framework.txt
+.venv/lambda/.ready: tests/clients/requirements-lambda.txt
 
 $(PIPELINE_READY): tests/clients/requirements-pipeline.txt pipeline/python/pyproject.toml
 	$(PYTHON) -m venv $(@D)
@@ -75,6 +76,9 @@ bench: build native ## the same, longer
 
 bench-pipeline: build $(PIPELINE_READY) ## functions that scale to zero against services that are always up, on the same engine
 	$(PIPELINE)/bin/python bench/pipeline/bench.py
+
+pipeline-conformance-lambda: build $(VENV_READY) $(PIPELINE_READY) .venv/lambda/.ready ## the corpus of events against a function on AWS Lambda's emulator (builds for minutes)
+	BATON_CARGO_LAMBDA=$(abspath .venv/lambda/bin/cargo-lambda) $(VENV)/bin/python -m pytest -q tests/clients/test_functions.py -k aws_lambda
 
 docker-test: ## build the image and run it for real
 	sh deploy/docker/test.sh
