@@ -456,3 +456,170 @@ pub(crate) fn adopt(transaction: &Transaction, router: &Router) -> rusqlite::Res
         params![serde_json::to_string(&names).unwrap_or_default(), now()],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{
+        Backoff, Command, Delivery, Destination, Filter, LocalRun, Pipeline, Ready, Service, Trigger,
+    };
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        records::create_tables(&connection).unwrap();
+        connection.execute_batch(include_str!("schema.sql")).unwrap();
+        connection
+    }
+
+    /// A router with these triggers, each to a service of its own name and revision.
+    fn router(triggers: &[(&str, &str)]) -> Router {
+        let service = |name: &str, revision: &str| Service {
+            name: name.to_owned(),
+            run: LocalRun {
+                command: Command::Program(vec![]),
+                folder: "/".into(),
+                env: Default::default(),
+                memory: None,
+                cpu_millis: None,
+                revision: revision.to_owned(),
+            },
+            concurrency: 1,
+            min_scale: 0,
+            max_scale: 1,
+            timeout: Duration::from_secs(1),
+            idle: Duration::from_secs(1),
+            ready: Ready::Port,
+        };
+        let trigger = |name: &str| Trigger {
+            name: name.to_owned(),
+            filter: Filter::All(vec![]),
+            subscriber: Destination::Service { name: name.to_owned(), path: String::new() },
+            delivery: Delivery {
+                retry: 0,
+                backoff: Backoff::Linear,
+                delay: Duration::ZERO,
+                timeout: None,
+                dead_letter: None,
+            },
+        };
+        Router::new(&Pipeline {
+            services: triggers.iter().map(|(name, revision)| service(name, revision)).collect(),
+            triggers: triggers.iter().map(|(name, _)| trigger(name)).collect(),
+            ..Pipeline::default()
+        })
+        .unwrap()
+    }
+
+    fn in_transaction<T>(
+        connection: &mut Connection,
+        act: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> T {
+        let transaction = connection.transaction().unwrap();
+        let result = act(&transaction).unwrap();
+        transaction.commit().unwrap();
+        result
+    }
+
+    fn post(connection: &mut Connection, router: &Router, id: &str) -> Accepted {
+        let event = Event::new("/s", id, "dataset.updated", "iris", "r", json!({}));
+        in_transaction(connection, |transaction| accept(transaction, router, &event))
+    }
+
+    fn due_of(connection: &Connection, lane: &str) -> Vec<Due> {
+        due(connection, lane, &[], 100).unwrap().0
+    }
+
+    /// `TRIGGER REVISION STATE`, in the order in which they were made.
+    fn rows(connection: &Connection) -> Vec<String> {
+        let mut statement = connection
+            .prepare("SELECT trigger || ' ' || revision || ' ' || state FROM delivery ORDER BY id")
+            .unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn what_is_in_flight_is_not_taken_again_and_the_oldest_is_first() {
+        let (mut connection, router) = (database(), router(&[("a", "1")]));
+        for id in ["1", "2", "3"] {
+            assert!(post(&mut connection, &router, id).is_new);
+        }
+        assert!(!post(&mut connection, &router, "2").is_new);
+        let first = due_of(&connection, "service/a");
+        assert_eq!(first.iter().map(|due| due.event.id.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
+        let rest = due(&connection, "service/a", &[first[0].id], 1).unwrap().0;
+        assert_eq!(rest.iter().map(|due| due.event.id.as_str()).collect::<Vec<_>>(), ["2"]);
+        let far = now() + 60_000;
+        in_transaction(&mut connection, |transaction| {
+            later(transaction, first[0].id, &Failure::new("no"), far)
+        });
+        let (rest, next) = due(&connection, "service/a", &[], 100).unwrap();
+        assert_eq!((rest.len(), next), (2, Some(far)));
+    }
+
+    #[test]
+    fn an_outcome_counts_once() {
+        let (mut connection, router) = (database(), router(&[("a", "1")]));
+        post(&mut connection, &router, "1");
+        let due = due_of(&connection, "service/a").remove(0);
+        let reply = due.event.reply("a", "dataset.validated", "iris", json!({}));
+        let first = in_transaction(&mut connection, |transaction| {
+            done(transaction, &router, &due, Some(200), Some(&reply))
+        });
+        assert!(first.is_new && first.lanes.len() == 1);
+        let again = in_transaction(&mut connection, |transaction| {
+            dead(transaction, &router, &due, &Failure::new("late"))
+        });
+        assert!(!again.is_new && again.lanes.is_empty());
+        assert_eq!(rows(&connection), ["a 1 done", "a 1 pending"]);
+    }
+
+    #[test]
+    fn what_is_pending_goes_to_the_present_revision_or_is_given_up() {
+        let mut connection = database();
+        let old = router(&[("a", "1"), ("b", "1")]);
+        post(&mut connection, &old, "1");
+        let due = due_of(&connection, "service/a").remove(0);
+        in_transaction(&mut connection, |transaction| dead(transaction, &old, &due, &Failure::new("no")));
+        post(&mut connection, &old, "2");
+        let new = router(&[("a", "2")]);
+        assert_eq!(in_transaction(&mut connection, |transaction| adopt(transaction, &new)), 2);
+        assert_eq!(rows(&connection), ["a 1 dead", "b 1 dead", "a 2 pending", "b 1 dead"]);
+        let (number, _) =
+            in_transaction(&mut connection, |transaction| requeue(transaction, &new, &Requeue::default()));
+        assert_eq!(number, 1, "what has no trigger stays dead");
+        // The manifests are as they were: all of it is delivered to the old revision again.
+        in_transaction(&mut connection, |transaction| adopt(transaction, &old));
+        let (number, lanes) =
+            in_transaction(&mut connection, |transaction| requeue(transaction, &old, &Requeue::default()));
+        assert_eq!((number, lanes.len()), (2, 1));
+        assert_eq!(rows(&connection), ["a 1 pending", "b 1 pending", "a 1 pending", "b 1 pending"]);
+    }
+
+    #[test]
+    fn a_delivery_is_repeated_under_a_mark_of_its_own() {
+        let (mut connection, router) = (database(), router(&[("a", "1")]));
+        let seq = post(&mut connection, &router, "1").seq;
+        let wanted = Requeue { trigger: Some("a".into()), source: Some("/s".into()), id: Some("1".into()) };
+        let mut ids = BTreeSet::new();
+        for mark in [None, Some("1-1"), Some("1-2")] {
+            let due = due_of(&connection, "service/a").remove(0);
+            assert_eq!(due.event.attribute(REVISION), mark);
+            ids.insert(due.event.reply("a", "x", "y", json!({})).id);
+            let repeated = |connection: &mut Connection| {
+                in_transaction(connection, |transaction| requeue(transaction, &router, &wanted)).0
+            };
+            assert_eq!(repeated(&mut connection), 0, "it is pending");
+            in_transaction(&mut connection, |transaction| done(transaction, &router, &due, Some(204), None));
+            assert_eq!(repeated(&mut connection), 1);
+        }
+        assert_eq!(ids.len(), 3, "each answers another event");
+        let unknown = Requeue { id: Some("2".into()), ..wanted };
+        assert_eq!(
+            in_transaction(&mut connection, |transaction| requeue(transaction, &router, &unknown)).0,
+            0
+        );
+        assert_eq!(seq, 1);
+    }
+}
