@@ -165,6 +165,9 @@ fn supervisors_that_are_killed_leave_nothing_either() {
         std::process::Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs")
     };
     stop("-STOP", supervisor);
+    engine.wait_for("a supervisor that stands still", || {
+        std::fs::read_to_string(format!("/proc/{supervisor}/stat")).is_ok_and(|stat| stat.contains(") T "))
+    });
     engine.kill();
     stop("-9", supervisor);
     assert_eq!(pipeline.alive(), function, "an orphan");

@@ -325,7 +325,7 @@ mod tests {
         let mut deep = event("deep", "training.started");
         let nested = (0..126).fold(json!(1), |inner, _| json!([inner]));
         deep.data = crate::event::Data::Json(json!([nested]));
-        assert_eq!(post(&address, &deep).await, 422);
+        assert_eq!(post(&address, &deep).await, 400);
         assert!(store.entries(EVENTS).await.unwrap().is_empty());
         let answer = client().get(format!("{address}/v1/runs?where=cost>1")).send().await.unwrap();
         assert_eq!(answer.status(), 400);

@@ -47,7 +47,7 @@ fn the_sample_is_read() {
 fn the_set_for_a_cluster_is_the_set_for_one_machine() {
     let found = read_paths(&[repository("deploy/knative")]).unwrap_or_else(|errors| panic!("{errors}"));
     let names: Vec<&str> = found.pipeline.services.iter().map(|service| service.name.as_str()).collect();
-    assert_eq!(names, ["validate", "evaluate", "deploy", "history"]);
+    assert_eq!(names, ["validate", "evaluate", "deploy", "history", "sweep"]);
     assert!(found.pipeline.jobs[0].run.folder.ends_with("pipeline/sample/digits"));
     assert_eq!(found.pipeline.pings[0].sink, Destination::Broker);
     for only in
