@@ -55,11 +55,16 @@ pub struct ServeArgs {
 /// Where the engine is and how to speak to it.
 #[derive(Debug, clap::Args)]
 pub(super) struct EngineArgs {
-    /// Address of the engine
-    #[arg(long, env = "BATON_PIPELINE", default_value = "http://127.0.0.1:8090", value_name = "URL")]
+    /// Address of the pipeline's engine
+    #[arg(
+        long = "pipeline",
+        env = "BATON_PIPELINE",
+        default_value = "http://127.0.0.1:8090",
+        value_name = "URL"
+    )]
     engine: String,
-    /// File with the engine's token
-    #[arg(long, value_name = "FILE")]
+    /// File with the engine's bearer token
+    #[arg(long = "pipeline-token-file", env = "BATON_PIPELINE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 

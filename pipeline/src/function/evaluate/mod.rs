@@ -69,7 +69,10 @@ async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure>
             let holdout = Holdout::read(&table, label.as_deref(), features.as_deref(), rule.max_rows)?;
             subject::measure_both(&bytes, active.as_deref(), &holdout, &rule)
         };
-        #[allow(clippy::disallowed_methods, reason = "a function computes beside its one thread for connections")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a function computes beside its one thread for connections"
+        )]
         let joined = tokio::task::spawn_blocking(measure)
             .await
             .map_err(|error| Failure::Later(format!("the comparison ended: {error}")))?;
