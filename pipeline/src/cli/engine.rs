@@ -116,7 +116,7 @@ pub struct DeadArgs {
 #[derive(Debug, clap::Args)]
 pub struct RequeueArgs {
     /// Of this trigger
-    #[arg(long, required_unless_present_any = ["source", "id", "all"])]
+    #[arg(long)]
     trigger: Option<String>,
     /// Of events with this source; with --trigger and --id also a delivery that was done is made again
     #[arg(long)]
@@ -306,6 +306,11 @@ pub(super) fn dead(arguments: &DeadArgs) -> ExitCode {
 
 pub(super) fn requeue(arguments: &RequeueArgs) -> ExitCode {
     exit((|| {
+        let is_restricted =
+            [&arguments.trigger, &arguments.source, &arguments.id].iter().any(|given| given.is_some());
+        if !is_restricted && !arguments.all {
+            return Err(Failure(EXIT_USAGE, "say what: --trigger, --source, --id, or --all".to_owned()));
+        }
         let connection = Connection::new(&arguments.engine)?;
         let mut wanted = json!({});
         for (name, value) in
