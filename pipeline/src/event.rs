@@ -292,6 +292,9 @@ impl Event {
                     "attribute names are lower-case letters and digits, not {name:?}"
                 )));
             }
+            if name == "data" {
+                return Err(malformed("data is no attribute".into()));
+            }
             if value.len() > MAX_ATTRIBUTE {
                 return Err(EventError::TooLarge(format!(
                     "the attribute {name} has {} bytes, at most {MAX_ATTRIBUTE} are allowed",
@@ -496,6 +499,7 @@ mod tests {
         check_refused(&[("ce-under_score", "x")], b"", 400, "lower-case letters and digits");
         check_refused(&[("ce-x", "1"), ("ce-x", "2")], b"", 400, "twice");
         check_refused(&[("ce-datacontenttype", "a/b")], b"", 400, "Content-Type");
+        check_refused(&[("ce-data", "1")], b"", 400, "data is no attribute");
         check_refused(&[("content-type", "application/json")], b"{", 400, "no JSON");
         check_refused(
             &[("content-type", "application/cloudevents-batch+json")],
