@@ -13,7 +13,7 @@ pub use dataset::DatasetCommand;
 pub enum Command {
     /// Check, push and mask datasets
     #[command(subcommand)]
-    Dataset(dataset::DatasetCommand),
+    Dataset(Box<DatasetCommand>),
     /// Check and run pipelines
     #[command(subcommand)]
     Pipeline(PipelineCommand),
@@ -30,7 +30,7 @@ pub enum PipelineCommand {
 /// Runs a command and returns the exit code, as those of the runner do.
 pub fn run(command: Command) -> ExitCode {
     match command {
-        Command::Dataset(command) => dataset::run(command),
+        Command::Dataset(command) => dataset::run(*command),
         Command::Pipeline(PipelineCommand::Limit) => ExitCode::SUCCESS,
     }
 }

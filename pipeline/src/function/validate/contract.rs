@@ -50,7 +50,7 @@ impl RowContract {
         let mut findings = Vec::new();
         let mut columns: Vec<&Column> = Vec::new();
         for column in &table.columns {
-            if known(&column.name) && !(apart(&column.name) && !self.has_field(&column.name)) {
+            if known(&column.name) && (!apart(&column.name) || self.has_field(&column.name)) {
                 columns.push(column);
             } else if !apart(&column.name) && policy.extra_columns == ExtraColumns::Refuse {
                 let text = format!("{} has no field for column {}", self.row.full_name(), column.name);
