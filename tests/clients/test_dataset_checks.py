@@ -1,4 +1,4 @@
-"""`baton dataset`: what it finds against NumPy and scikit-learn, what it refuses, what it masks, and a forest in ONNX."""
+"""`baton dataset`: what it finds against NumPy and scikit-learn, what it refuses and masks, and a forest in ONNX."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris, make_blobs, make_moons
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
-from support.runner import BINARY, ONNXRUNTIME
+from support.runner import BINARY, ONNXRUNTIME, REPOSITORY
 
 SEEDS = range(12)
 
@@ -194,7 +194,7 @@ def test_what_is_no_onnx_model_is_no_forest(check, tmp_path):
 def test_the_profile_is_pandas(check, seed):
     for data in datasets(seed):
         frame = pd.DataFrame(data, columns=columns(data))
-        frame.iloc[:: 7, 0] = np.nan
+        frame.iloc[::7, 0] = np.nan
         report, _ = check(frame)
         for column, profile in zip(frame.columns, report["profile"]["columns"], strict=True):
             there = frame[column].describe(percentiles=[0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
@@ -220,8 +220,12 @@ def psi(reference, data, bins=10):
 @pytest.mark.parametrize("seed", range(6))
 def test_drift_is_the_documented_formula(check, tmp_path, seed):
     random = np.random.default_rng(seed)
-    before = pd.DataFrame({"a": random.normal(0, 1, 800), "b": random.lognormal(0, 1, 800), "y": random.choice(["u", "v"], 800)})
-    now = pd.DataFrame({"a": random.normal(0.7, 1, 500), "b": random.lognormal(0, 1, 500), "y": random.choice(["u", "v"], 500, p=[0.9, 0.1])})
+
+    def rows(count, mean, share):
+        labels = random.choice(["u", "v"], count, p=[share, 1 - share])
+        return pd.DataFrame({"a": random.normal(mean, 1, count), "b": random.lognormal(0, 1, count), "y": labels})
+
+    before, now = rows(800, 0, 0.5), rows(500, 0.7, 0.9)
     before.to_csv(tmp_path / "before.csv", index=False, float_format="%.17g")
     report, _ = check(now, 'label = "y"', "--previous", tmp_path / "before.csv", code=0)
     found = {column["column"]: column["psi"] for column in report["drift"][0]["columns"]}
@@ -248,7 +252,9 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("content", [{"a": [1, 2.5, "x"]}, [[1, 2], [3, 4]], Evil(), pd.DataFrame({"a": [1]}), b"bytes", 10**30])
+@pytest.mark.parametrize(
+    "content", [{"a": [1, 2.5, "x"]}, [[1, 2], [3, 4]], Evil(), pd.DataFrame({"a": [1]}), b"bytes", 10**30]
+)
 def test_pickles_are_refused(check, protocol, content):
     raw = pickle.dumps(content, protocol)
     for name, data in (("data.csv", raw), ("data.pkl", raw), ("data", raw), ("data.csv.gz", gzip.compress(raw))):
@@ -269,9 +275,9 @@ def test_what_is_no_table_is_refused_with_its_code(check, tmp_path):
         elf = program.read()
     array = np.arange(6.0).reshape(3, 2)
     for name, data, code in (
-        ("d.npy", saved(lambda path: np.save(open(path, "wb"), array)), "FORMAT_UNSUPPORTED"),  # noqa: SIM115
-        ("d.npy", saved(lambda path: np.save(open(path, "wb"), np.array([{}, 1], dtype=object))), "PICKLE"),  # noqa: SIM115
-        ("d.npz", saved(lambda path: np.savez(open(path, "wb"), a=array)), "FORMAT_UNSUPPORTED"),  # noqa: SIM115
+        ("d.npy", saved(lambda path: np.save(path.open("wb"), array)), "FORMAT_UNSUPPORTED"),
+        ("d.npy", saved(lambda path: np.save(path.open("wb"), np.array([{}, 1], dtype=object))), "PICKLE"),
+        ("d.npz", saved(lambda path: np.savez(path.open("wb"), a=array)), "FORMAT_UNSUPPORTED"),
         ("d.zip", saved(zipped), "PICKLE"),
         ("d.csv", elf, "EXECUTABLE"),
         ("d.csv", b"#!/bin/sh\nrm -rf /\n", "EXECUTABLE"),
@@ -332,6 +338,37 @@ def test_what_the_policy_does_to_outliers_is_done_to_the_training_part_only(chec
     for column, rows in (("sepal length (cm)", (3, 77)), ("petal width (cm)", (120, 40))):
         for row in set(rows) & set(bad):
             assert imputed.loc[row, column] == parts["drop"][0][column].median()
+
+
+def test_rows_must_fit_the_contract_of_the_served_model(server, admin, name, check):
+    iris = load_iris(as_frame=True).frame
+    iris.columns = ["sepal_length", "sepal_width", "petal_length", "petal_width", "label"]
+    policy = f'model = "{name}"\nlabel = "label"\ncontract = "served"\n'
+    arguments = ("--server", f"http://{server.admin}")
+
+    def codes(report, sort):
+        return [finding["code"] for finding in report[sort] if finding["code"].startswith("CONTRACT")]
+
+    report, _ = check(iris, policy, *arguments, code=0)
+    assert codes(report, "warnings") == ["CONTRACT_ABSENT"], "no such model yet"
+    model = (REPOSITORY / "sample-models/iris/v1/model.onnx").read_bytes()
+    admin.must_push(name, model)
+    report, _ = check(iris, policy, *arguments, code=0)
+    assert codes(report, "warnings") == ["CONTRACT_ABSENT"], "an inferred one promises nothing"
+    package = name.replace("-", "_")
+    contract = f"""syntax = "proto3"; package served.{package};
+        service IrisClassifier {{ rpc Classify(Features) returns (Prediction); }}
+        message Features {{
+            float sepal_length = 1; float sepal_width = 2; float petal_length = 3; float petal_width = 4; }}
+        message Prediction {{ int64 label = 1; repeated float probabilities = 2; }}"""
+    admin.must_push(name, model, contract=contract)
+    report, _ = check(iris, policy, *arguments, code=0)
+    assert codes(report, "warnings") == []
+    report, _ = check(iris.rename(columns={"petal_width": "petalWide"}), policy, *arguments, code=1)
+    assert codes(report, "reasons") == ["CONTRACT"] and "petal_width" in report["reasons"][0]["text"]
+    iris.loc[3, "sepal_width"] = 1e300
+    report, _ = check(iris, policy, *arguments, code=1)
+    assert report["reasons"][0]["rows"] == [4]
 
 
 def test_the_same_file_gives_the_same_bytes(check, tmp_path):

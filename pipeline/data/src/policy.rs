@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::table::Kind;
 
+/// Columns that `max_columns` may allow at most.
+pub(crate) const MOST_COLUMNS: u64 = 100_000;
+
 /// Why a text is no policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
@@ -62,7 +65,7 @@ pub struct Limits {
     pub max_rows: u64,
     /// Default 1.
     pub min_rows: u64,
-    /// Default 1,000.
+    /// Default 1,000, at most 100,000.
     pub max_columns: u64,
     /// Rows times columns. Default 50,000,000.
     pub max_cells: u64,
@@ -433,6 +436,7 @@ impl Policy {
         within("holdout", Some(self.holdout), 0.0, 0.9)?;
         within("max_duplicates", self.max_duplicates, 0.0, 1.0)?;
         within("limits.max_bytes", Some(self.limits.max_bytes as f64), 1.0, (1_u64 << 30) as f64)?;
+        within("limits.max_columns", Some(self.limits.max_columns as f64), 1.0, MOST_COLUMNS as f64)?;
         within("outliers.max_share", self.outliers.max_share, 0.0, 1.0)?;
         within("outliers.sigma.k", Some(self.outliers.sigma.k), 0.0, 1e6)?;
         within("outliers.box.whisker", Some(self.outliers.box_plot.whisker), 0.0, 1e6)?;

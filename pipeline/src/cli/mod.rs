@@ -20,9 +20,9 @@ pub enum Command {
     Pipeline(PipelineCommand),
     /// Run a function of this binary: an HTTP server that answers one CloudEvent at a time
     Fn(function::FnArgs),
-    /// Check a file of data, or make it a dataset's next version
+    /// Check, push and mask datasets
     #[command(subcommand)]
-    Dataset(dataset::DatasetCommand),
+    Dataset(Box<dataset::DatasetCommand>),
     /// Show what was served when; with --runs, --where or --sort the runs that made it
     History(Box<history::HistoryArgs>),
     /// Show what a digest, run, version, model or dataset was made from, and what was made from it
@@ -67,7 +67,7 @@ pub fn run(command: Command) -> ExitCode {
             PipelineCommand::Send(arguments) => engine::send(&arguments),
         },
         Command::Fn(arguments) => function::run(arguments),
-        Command::Dataset(command) => dataset::run(command),
+        Command::Dataset(command) => dataset::run(*command),
         Command::History(arguments) => history::history(&arguments),
         Command::Lineage(arguments) => history::lineage(&arguments),
         Command::Feedback(command) => feedback::run(*command),

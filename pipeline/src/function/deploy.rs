@@ -22,7 +22,7 @@ pub(super) fn deploy(context: Arc<Context>, event: Event) -> Call {
 }
 
 async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure> {
-    let meter = Meter::start();
+    let meter = Meter::of_process();
     let candidate = Candidate::of(event, &context.store).await?;
     let rejected = |reasons: Value| {
         let data = json!({

@@ -7,7 +7,6 @@
 //! with these, so that the same data is checked again when they have changed.
 
 mod contract;
-mod cost;
 mod forest;
 mod surroundings;
 
@@ -18,11 +17,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::cost::{Cost, Meter};
 use super::{Call, Context, Failure};
 use crate::event::{Event, hex};
 use crate::store::{Digest, Reference, Store, StoreError, checked_name};
 
-pub use cost::{Cost, Meter};
 pub use surroundings::{Before, Served, Surroundings, served_contract};
 
 /// The stage's name in the store.
@@ -201,7 +200,7 @@ async fn checked(
 ) -> Result<(Checked, Cost), Failure> {
     let (updated, policy_digest) = (updated.clone(), policy_digest.to_string());
     let work = move || {
-        let meter = Meter::start();
+        let meter = Meter::of_thread();
         let digest = updated.digest.to_string();
         let input = Input {
             dataset: &updated.dataset,

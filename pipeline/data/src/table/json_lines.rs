@@ -11,6 +11,9 @@ use super::{Cells, Raw, check_names};
 use crate::finding::{Code, Finding, Rows, shown};
 use crate::policy::Limits;
 
+/// Members of one object: what no policy may allow more columns of. One line may be the whole file.
+const MOST_MEMBERS: usize = crate::policy::MOST_COLUMNS as usize;
+
 /// The members of an object in their order, duplicates too, which a map would swallow.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
@@ -27,6 +30,11 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
+                    if members.len() == MOST_MEMBERS {
+                        return Err(serde::de::Error::custom(format_args!(
+                            "more than {MOST_MEMBERS} members"
+                        )));
+                    }
                     members.push(member);
                 }
                 Ok(members)

@@ -72,6 +72,15 @@ fn malformed_files_are_refused_with_the_place() {
     ] {
         check_refused("a.jsonl", text, "", code, part);
     }
+    let wide: Vec<String> = (0..100_001).map(|at| format!("\"{at}\":1")).collect();
+    check_refused("a.jsonl", &format!("{{{}}}\n", wide.join(",")), "", Code::BadJson, "100000 members");
+    check_refused(
+        "a.jsonl",
+        &format!("{{{}}}\n", wide[..2000].join(",")),
+        "",
+        Code::TooManyColumns,
+        "2000 columns",
+    );
     // The header that pandas writes for columns without names is none of data.
     assert_eq!(rows("a.csv", "0,1,2\n5.1,3.5,1.4\n").len(), 1);
 }

@@ -40,7 +40,7 @@ struct Active {
 }
 
 async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure> {
-    let meter = Meter::start();
+    let meter = Meter::of_process();
     let candidate = Candidate::of(event, &context.store).await?;
     let rule = Rule::from_environment().map_err(Failure::Never)?;
     let (file, artifact) = candidate
