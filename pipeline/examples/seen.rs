@@ -6,10 +6,10 @@ use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use baton_pipeline::event::{Data, Event};
 use baton_pipeline::function::{Call, Context, serve};
 use baton_pipeline::store::Store;
-use base64::Engine as _;
 use serde_json::{Value, json};
 
 /// Characters or bytes beyond which only their number is told.

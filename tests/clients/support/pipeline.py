@@ -131,7 +131,7 @@ def start_job(folder: Path, trainer: Path, store, sink, event, *, python=PYTHON,
         "K_SERVICE": "train",
         "K_CONFIGURATION": "train",
         "K_REVISION": "train-00aa",
-        "BATON_STORE": str(store),
+        "BATON_ARTIFACTS": str(store),
         "BATON_POLICY": 'label = "label"\n',
         "BATON_SINK_PATIENCE_S": "20",
     }

@@ -82,7 +82,7 @@ class Order:
             model=model,
             dataset=dataset,
             dataset_digest=str(event.data.get("digest")),
-            store=open_store(required("BATON_STORE")),
+            store=open_store(required("BATON_ARTIFACTS")),
             sink=Sink(required("K_SINK"), _patience(environment)),
             environment=environment,
         )

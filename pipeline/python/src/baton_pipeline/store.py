@@ -246,4 +246,4 @@ def open_store(address: str) -> Store:
         return FolderStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
         return S3Store(parts.netloc, parts.path)
-    raise UsageError(f"BATON_STORE is no store: {address!r}; a folder, file:///... or s3://bucket/prefix is")
+    raise UsageError(f"BATON_ARTIFACTS is no store: {address!r}; a folder, file:///... or s3://bucket/prefix is")
