@@ -18,7 +18,7 @@ def train(run: Run) -> None:
     # A network: no linear model reads black on white and white on black.
     network = MLPClassifier(
         (run.parameter("neurons", 64),),
-        max_iter=run.parameter("iterations", 300),
+        max_iter=run.parameter("iterations", 1000),
         random_state=run.parameter("seed", 1),
     )
     model = make_pipeline(MinMaxScaler(), network)

@@ -47,7 +47,7 @@ def from_sklearn(
             # A classifier without probabilities does not know the option.
             exported = convert(None)
     except Exception as error:
-        raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {type(error).__name__}: {error}") from error
+        raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {_shortly(error)}") from error
     content = exported.SerializeToString()
     sample = evenly(features, CHECKED_ROWS)
     difference, compared = _compare(model, content, input_name, sample, tolerance, is_classifier)
@@ -153,6 +153,15 @@ def run(content: bytes, inputs: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, runtime.run(names, inputs), strict=True))
     except Exception as error:
         raise ExportError(f"ONNX Runtime cannot run the exported model: {error}") from error
+
+
+def _shortly(error: BaseException) -> str:
+    """What happened and what was behind it: a converter's own words may hold a whole forest."""
+    first = f"{type(error).__name__}: {str(error)[:300]}"
+    cause = error
+    while (behind := cause.__cause__ or cause.__context__) is not None:
+        cause = behind
+    return first if cause is error else f"{first} (behind it: {type(cause).__name__}: {str(cause)[:300]})"
 
 
 def evenly(rows: "numpy.ndarray", count: int) -> "numpy.ndarray":
