@@ -284,7 +284,7 @@ mask = { sepal_length = "remove", sepal_width = "hash", petal_length = "redact",
         assert path.stat().st_mode & 0o077 == 0, "readable by its owner alone"
 
 
-def test_texts_are_masked_and_hashed_as_their_bytes(logged, lines, tmp_path):
+def test_texts_are_masked_however_long_they_are(logged, lines, tmp_path):
     salt = tmp_path / "salt"
     salt.write_bytes(b"0123456789abcdef")
     server, admin = logged("--request-log-salt-file", str(salt))
@@ -300,8 +300,8 @@ def test_texts_are_masked_and_hashed_as_their_bytes(logged, lines, tmp_path):
     (line,) = lines("text", 1)
     text = json.dumps(line, ensure_ascii=False)
     assert "geheim" not in text and "open" in text, line
-    wanted = {hashlib.sha256(b"0123456789abcdef" + value).hexdigest() for value in ("geheim-ü".encode(), '["geheim-ü"]'.encode())}
-    assert wanted & set(map(str, line["inputs"].values())), line
+    # A list of texts is hashed as it would stand in the log.
+    assert hashlib.sha256(b"0123456789abcdef" + '["geheim-ü"]'.encode()).hexdigest() in line["inputs"].values(), line
 
 
 def test_wrong_names_and_missing_secrets_are_refused_at_push(logged, iris):

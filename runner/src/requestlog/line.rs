@@ -371,6 +371,23 @@ mod tests {
     }
 
     #[test]
+    fn a_single_string_is_hashed_as_its_bytes_and_everything_else_as_its_text() {
+        let text = Tensor::text(vec![2], vec![Bytes::from_static(b"a\"b"), Bytes::from_static(b"\xff")]);
+        let (text, numbers) = (text.expect("a tensor"), floats(&[2, 1], &[1.0, 2.5]));
+        let field = |part| Field { key: Vec::new(), tensor: 0, part, mask: Some(Mask::Hash) };
+        for (part, tensor, row, expected) in [
+            (Part::Cell(0), &text, 0, &b"a\"b"[..]),
+            (Part::Cell(0), &text, 1, b"\xff"),
+            (Part::Whole, &text, 0, br#"["a\"b"]"#),
+            (Part::Cell(0), &numbers, 1, b"2.5"),
+            (Part::Whole, &numbers, 1, b"[2.5]"),
+            (Part::Raw, &numbers, 0, b"\"AACAPw==\""),
+        ] {
+            assert_eq!(hashed(&field(part), &Row { tensor, row, rows: 2 }), expected);
+        }
+    }
+
+    #[test]
     fn rows_are_what_all_tensors_agree_on() {
         let (two, three) = (floats(&[2, 1], &[0.0; 2]), floats(&[3, 1], &[0.0; 3]));
         assert_eq!(rows([(&two, true), (&three, false)].into_iter()), 2);
