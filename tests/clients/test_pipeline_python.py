@@ -231,6 +231,13 @@ def test_a_sink_that_refuses_is_not_asked_again(tmp_path, at, sink, trainer, sta
     assert f"refused dev.baton.training.finished.v1: {status} answer" in process.stderr
 
 
+def test_a_sink_that_refuses_the_first_event_is_a_reason_not_to_train(tmp_path, at, sink, trainer):
+    broker, marker = sink(after=403), tmp_path / "trained"
+    process = run_job(tmp_path, trainer(f"open({str(marker)!r}, 'w')"), at, broker, validated(at, CSV))
+    assert process.returncode == 1 and not marker.exists()
+    assert "refused dev.baton.training.started.v1: 403 answer" in process.stderr
+
+
 # Trainings that fail.
 
 
@@ -322,6 +329,16 @@ def test_a_reference_of_another_size_is_refused(tmp_path, at, sink, trainer):
             ),
             {},
             "data.dataset is no name",
+        ),
+        (
+            json.dumps(
+                {
+                    **{"specversion": "1.0", "source": "a", "id": "1", "type": pipeline.VALIDATED},
+                    "data": {"dataset": "flowers", "digest": "sha256:1"},
+                }
+            ),
+            {},
+            "data.digest is no digest",
         ),
         (None, {"BATON_MODEL": "A/B"}, "cannot be the name of a model"),
         (None, {"K_SINK": None}, "K_SINK is not set"),
@@ -794,6 +811,7 @@ def test_the_data_of_the_example_are_the_same_every_time(digits, tmp_path):
     assert (digits / "v2.csv").read_bytes().startswith((digits / "v1.csv").read_bytes())
 
 
+@pytest.mark.timeout(400)
 def test_a_retrained_model_reads_what_the_first_one_cannot(tmp_path, server, admin, name, at, sink, digits, installed):
     where = subprocess.run(
         [str(installed), "-c", "import baton_pipeline as b; print(b.__file__)"], capture_output=True, text=True

@@ -20,7 +20,7 @@ from .meter import Meter
 from .record import Origin
 from .run import Run
 from .sink import Sink
-from .store import Reference, Store, open_store
+from .store import DIGEST, Reference, Store, open_store
 from .table import Table
 
 if sys.version_info >= (3, 11):
@@ -66,6 +66,9 @@ class Order:
         dataset = event.data.get("dataset")
         if not isinstance(dataset, str) or not NAME.fullmatch(dataset):
             raise EventError(f"data.dataset is no name of a data set: {dataset!r:.100}")
+        dataset_digest = event.data.get("digest")
+        if not isinstance(dataset_digest, str) or not DIGEST.fullmatch(dataset_digest):
+            raise EventError(f"data.digest is no digest: {dataset_digest!r:.100}")
         try:
             policy_model = policy(environment).get("model")
         except UsageError:
@@ -81,7 +84,7 @@ class Order:
             revision=revision,
             model=model,
             dataset=dataset,
-            dataset_digest=str(event.data.get("digest")),
+            dataset_digest=dataset_digest,
             store=open_store(required("BATON_ARTIFACTS")),
             sink=Sink(required("K_SINK"), _patience(environment)),
             environment=environment,

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from .errors import EventError, StoreError, UsageError
 
 CHUNK = 1024 * 1024
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Reference:
     def parse(cls, value: Any, what: str) -> "Reference":
         """From an event's data; `what` is named in the `EventError`."""
         digest, size = (value.get("digest"), value.get("size")) if isinstance(value, dict) else (None, None)
-        if not isinstance(digest, str) or not re.fullmatch("sha256:[0-9a-f]{64}", digest) or type(size) is not int:
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
             raise EventError(f'{what} is no reference, {{"digest": "sha256:...", "size": 1}}: {value!r:.200}')
         return cls(digest, size)
 
