@@ -2,7 +2,8 @@
 next data set.
 
 Liu, Ting, Zhou: Isolation Forest, ICDM 2008. The forest's own threshold calls about one row in fifteen of ordinary
-data an outlier, so the threshold is a quantile of the training rows' scores instead, kept in the file.
+data an outlier, so the threshold is a quantile of the training rows' scores instead (scikit-learn's `contamination`): the
+label of the exported file says what the checks will say.
 """
 
 import json
@@ -23,10 +24,9 @@ TOLERANCE = 1e-4
 def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple[bytes, dict[str, Any]]:
     """The ONNX file and a summary for the provenance. `share` of the training rows are ordinary, 0.5 to 1.
 
-    Input `features` FP32 [-1, columns]; outputs `label` (-1: by the forest's own threshold) and `scores` FP32 [-1, 1],
-    the lower the stranger. Metadata of the file: `baton.outlier.threshold` (a row with a lower score is an outlier),
-    `baton.outlier.share`, `baton.outlier.columns` (JSON list). Raises `ExportError` if the export scores a row
-    differently.
+    Input `features` FP32 [-1, columns]; outputs `label` INT64 (-1: an outlier) and `scores` FP32 [-1, 1], below 0 for
+    outliers, the lower the stranger. Metadata of the file: `baton.outlier.share`, `baton.outlier.columns` (JSON list).
+    Raises `ExportError` if the export scores a row differently.
     """
     import numpy
 
@@ -41,7 +41,7 @@ def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple
     rows = features[numpy.isfinite(features).all(axis=1)]
     if len(rows) < 2:
         raise DataError("an outlier model needs at least two rows of training data without gaps")
-    fitted = IsolationForest(n_estimators=TREES, random_state=0).fit(rows)
+    fitted = IsolationForest(n_estimators=TREES, contamination=1.0 - share, random_state=0).fit(rows)
     exported = to_onnx(fitted, initial_types=[(INPUT, FloatTensorType([None, rows.shape[1]]))], target_opset=OPSETS)
     content = exported.SerializeToString()
     scores = run(content, {INPUT: rows})["scores"].reshape(-1)
@@ -50,14 +50,11 @@ def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple
         difference = close(evenly(scores, CHECKED_ROWS), own, TOLERANCE, "scores of outliers")
     except ExportError as error:
         raise ExportError(f"outlier model: {error}") from error
-    # Of the exported model's own scores: those are what the checks will see.
-    threshold = float(numpy.quantile(scores, 1.0 - share))
     for key, value in (
-        ("baton.outlier.threshold", repr(threshold)),
         ("baton.outlier.share", repr(share)),
         ("baton.outlier.columns", json.dumps(columns)),
     ):
         entry = exported.metadata_props.add()
         entry.key, entry.value = key, value
-    summary = {"trees": TREES, "share": share, "threshold": threshold, "largest_difference": difference}
+    summary = {"trees": TREES, "share": share, "largest_difference": difference}
     return exported.SerializeToString(), summary
