@@ -323,7 +323,7 @@ mod tests {
             environment.keys().cloned().collect::<Vec<_>>().join(" ")
         };
         let bare = given(&[]);
-        assert_eq!(names(&bare), "AWS_REGION BATON_SERVER BATON_ARTIFACTS K_SINK MINE PATH");
+        assert_eq!(names(&bare), "AWS_REGION BATON_ARTIFACTS BATON_SERVER K_SINK MINE PATH");
         let full = given(&[
             ("BATON_TOKEN", ""),
             ("BATON_ARTIFACTS", "s3://cluster/x"),
@@ -332,7 +332,7 @@ mod tests {
             ("PATH", "/mine"),
             ("OWN", "1"),
         ]);
-        assert_eq!(names(&full), "AWS_REGION BATON_SERVER BATON_ARTIFACTS BATON_TOKEN K_SINK MINE OWN PATH");
+        assert_eq!(names(&full), "AWS_REGION BATON_ARTIFACTS BATON_SERVER BATON_TOKEN K_SINK MINE OWN PATH");
         let value = |name: &str| full[name].as_str();
         assert_eq!(
             [value("BATON_TOKEN"), value("BATON_ARTIFACTS"), value("K_SINK"), value("PATH")],

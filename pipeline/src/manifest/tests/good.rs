@@ -55,7 +55,7 @@ fn the_set_for_a_cluster_is_the_set_for_one_machine() {
     {
         assert!(found.cluster_only.iter().any(|object| object == only), "{only}: {:?}", found.cluster_only);
     }
-    let dead = Some(Destination::Service { name: "history".into(), path: "/".into() });
+    let dead = Some(Destination::Service { name: "history".into(), path: "/dead".into() });
     assert!(found.pipeline.triggers.iter().all(|trigger| trigger.delivery.dead_letter == dead));
 }
 
