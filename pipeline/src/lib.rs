@@ -1,9 +1,10 @@
 //! The pipeline: light functions outside the runner, and the engine that delivers events to them on one machine.
 //!
 //! Rooms, lower ones first; each may use only those before it:
-//! `event`, `store`, `signal` / `manifest`, `records` / `function` / `engine` / `cli`. What they agree on with functions in other
-//! languages is in `docs/pipeline-reference.md`. Nothing here knows the inside of the runner but its engines, its
-//! contracts and its error texts.
+//! `event`, `store`, `signal` / `manifest`, `records`, `submit` / `feedback`, `function` / `engine` / `cli`
+//! (`tests/tests/tidy.rs` watches). What they agree on with functions in other languages is in
+//! `docs/pipeline-reference.md`. Of the runner's inside only its engines, contracts and error texts are used here, of the
+//! rest its wire types.
 
 #![forbid(unsafe_code)]
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Failure;
+use super::runner::PARTS;
 use crate::event::Event;
 use crate::store::{Reference, Store, checked_name};
 
@@ -60,6 +62,20 @@ impl Candidate {
         })?;
         let bundle: Bundle = store.get_json(&reference.digest, MAX_BUNDLE).await?;
         Ok(Self { model, reference, bundle, data })
+    }
+
+    /// What the runner takes of the bundle, by the names of its form.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn parts(&self, store: &Store) -> Result<BTreeMap<&'static str, Bytes>, Failure> {
+        let mut parts = BTreeMap::new();
+        for (file, part) in PARTS {
+            if let Some(reference) = self.bundle.parts.get(file) {
+                parts.insert(part, store.get(&reference.digest, MAX_PART).await?);
+            }
+        }
+        Ok(parts)
     }
 }
 

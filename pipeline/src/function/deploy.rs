@@ -7,9 +7,9 @@ use baton_runner::admin::wire::Change;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::bundle::{Candidate, MAX_PART};
+use super::bundle::Candidate;
 use super::cost::Meter;
-use super::runner::{PARTS, Pushed, Runner};
+use super::runner::{Pushed, Runner};
 use super::{Call, Context, Failure};
 use crate::event::Event;
 
@@ -70,12 +70,7 @@ async fn parts(
     candidate: &Candidate,
     mark: &Value,
 ) -> Result<BTreeMap<&'static str, Bytes>, Failure> {
-    let mut parts = BTreeMap::new();
-    for (file, part) in PARTS {
-        if let Some(reference) = candidate.bundle.parts.get(file) {
-            parts.insert(part, context.store.get(&reference.digest, MAX_PART).await?);
-        }
-    }
+    let mut parts = candidate.parts(&context.store).await?;
     let mut provenance: Map<String, Value> = match parts.get("provenance") {
         Some(bytes) => serde_json::from_slice(bytes)
             .map_err(|error| Failure::Never(format!("provenance.json is no JSON object: {error}")))?,

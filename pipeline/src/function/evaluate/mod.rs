@@ -8,7 +8,6 @@ mod metric;
 mod rule;
 mod subject;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::bundle::{Candidate, MAX_PART, reference};
 use super::cost::Meter;
-use super::runner::{PARTS, Pushed, Runner};
+use super::runner::{Pushed, Runner};
 use super::{Call, Context, Failure};
 use crate::event::Event;
 use crate::store::Digest;
@@ -126,12 +125,7 @@ async fn dry_run(
     candidate: &Candidate,
     generation: u64,
 ) -> Result<Option<Reason>, Failure> {
-    let mut parts = BTreeMap::new();
-    for (file, part) in PARTS {
-        if let Some(reference) = candidate.bundle.parts.get(file) {
-            parts.insert(part, context.store.get(&reference.digest, MAX_PART).await?);
-        }
-    }
+    let parts = candidate.parts(&context.store).await?;
     match runner.push(&candidate.model, &parts, generation, true).await? {
         Pushed::Served(_) => Ok(None),
         // Somebody deployed meanwhile; the deployment finds that out too.
