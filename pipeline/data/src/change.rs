@@ -1,8 +1,8 @@
 //! A version against the one before, and against the data that the active model was trained on.
 //!
 //! Drift is the population stability index: `PSI = sum over bins of (a - e) * ln(a / e)`, where `e` and `a` are the bin's
-//! shares in reference and new data. Bins are the reference's own: its deciles, or a category's values, and one more for
-//! cells without a value; those that are empty on both sides are left out. Half a row is added to every bin, so that an
+//! shares in reference and new data. Bins are the reference's own: its deciles and frequent numbers, or a category's values,
+//! and one more for cells without a value; those that are empty on both sides are left out. Half a row is added to every bin, so that an
 //! empty one does not make the sum infinite: a fixed smallest share, as others have, makes any small sample drift. With
 //! equal distributions PSI is about `(1/n + 1/m) * chi-square(bins - 1)` (Yurdakul 2018): of small samples it is large by
 //! chance alone, so what lies below the 99.9 % quantile of that is no drift.
@@ -38,6 +38,9 @@ pub struct Change {
     pub columns_removed: Vec<String>,
     /// Column, type before, type now.
     pub columns_retyped: Vec<(String, Kind, Kind)>,
+    /// Do the columns that both have come in another order?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub columns_reordered: bool,
 }
 
 /// How far all columns have moved from a reference.
@@ -70,12 +73,14 @@ pub struct ColumnDrift {
 /// Compares two tables.
 pub(crate) fn change(against: &str, before: &Table, now: &Table, policy: &Policy) -> Change {
     let (old, new) = (before.names(), now.names());
-    let both: Vec<&str> = new.iter().copied().filter(|name| old.contains(name)).collect();
-    let absent = |from: &[&str], other: &[&str]| -> Vec<String> {
-        from.iter().filter(|name| !other.contains(name)).map(|name| shown(name)).collect()
+    let both: Vec<&str> = new.iter().copied().filter(|name| before.column(name).is_some()).collect();
+    let absent = |from: &[&str], other: &Table| -> Vec<String> {
+        from.iter().filter(|name| other.column(name).is_none()).map(|name| shown(name)).collect()
     };
+    let both_before = old.iter().copied().filter(|name| now.column(name).is_some());
     let (was, is) = (before.row_hashes(&both), now.row_hashes(&both));
-    let kept = in_both(&was, &is);
+    // Without a column in common all rows are equal in none.
+    let kept = if both.is_empty() { 0 } else { in_both(&was, &is) };
     let mut change = Change {
         against: against.to_owned(),
         kept,
@@ -83,9 +88,10 @@ pub(crate) fn change(against: &str, before: &Table, now: &Table, policy: &Policy
         removed: was.len() as u64 - kept,
         changed: None,
         changed_rows: Vec::new(),
-        columns_added: absent(&new, &old),
-        columns_removed: absent(&old, &new),
+        columns_added: absent(&new, before),
+        columns_removed: absent(&old, now),
         columns_retyped: Vec::new(),
+        columns_reordered: !both_before.eq(both.iter().copied()),
     };
     for name in &both {
         if let (Some(old), Some(new)) = (before.column(name), now.column(name))
@@ -97,10 +103,10 @@ pub(crate) fn change(against: &str, before: &Table, now: &Table, policy: &Policy
     let keys = policy.key.as_deref().and_then(|key| Some((before.column(key)?, now.column(key)?)));
     if let Some((old, new)) = keys {
         let known: HashMap<&str, u128> =
-            was.iter().enumerate().map(|(row, hash)| (old.cell(row), *hash)).collect();
+            was.iter().enumerate().map(|(row, hash)| (old.cell(row).trim(), *hash)).collect();
         let mut rows = Rows::default();
         for (row, hash) in is.iter().enumerate() {
-            if known.get(new.cell(row)).is_some_and(|known| known != hash) {
+            if known.get(new.cell(row).trim()).is_some_and(|known| known != hash) {
                 rows.add(row);
             }
         }
@@ -142,7 +148,11 @@ pub(crate) fn column_findings(change: &Change) -> Vec<Finding> {
         let text = format!("column {name} was of type {}, it is {} now", before.id(), now.id());
         Finding::new(Code::ColumnRetyped, text).in_column(name)
     });
-    added.chain(removed).chain(retyped).collect()
+    let reordered = change.columns_reordered.then(|| {
+        let text = "the columns come in another order than before; what takes them by position gets others";
+        Finding::new(Code::ColumnReordered, text)
+    });
+    added.chain(removed).chain(retyped).chain(reordered).collect()
 }
 
 /// Measures the drift of every column that a reference has too.
@@ -324,7 +334,12 @@ mod tests {
         let now = table("x,id\nb,2\na,1\nd,3\nc,3\nz,9\n");
         let plain = change("v1", &before, &now, &Policy::default());
         assert_eq!((plain.kept, plain.added, plain.removed, plain.changed), (3, 2, 1, None));
+        assert!(plain.columns_reordered && !change("v1", &now, &now, &Policy::default()).columns_reordered);
+        let apart = change("v1", &before, &table("k,v\n1,a\n"), &Policy::default());
+        assert_eq!((apart.kept, apart.added, apart.removed), (0, 1, 4));
         let keyed = Policy::parse("key = \"id\"").expect("a policy");
+        let blank = change("v1", &table("id,x\n 5,a\n"), &table("id,x\n5,b\n"), &keyed);
+        assert_eq!(blank.changed, Some(1));
         let by_key = change("v1", &before, &now, &keyed);
         assert_eq!((by_key.changed, by_key.changed_rows), (Some(1), vec![3]));
     }
@@ -341,6 +356,35 @@ mod tests {
         assert_eq!(change.columns_retyped, [("b".to_owned(), Kind::Integer, Kind::Category)]);
         // Rows are compared in what both have.
         assert_eq!((change.kept, change.added), (0, 2));
+    }
+
+    #[test]
+    fn what_moves_between_frequent_values_drifts() {
+        let columns = |value: &dyn Fn(usize) -> String| {
+            format!("a\n{}", (0..2000).map(|row| format!("{}\n", value(row))).collect::<String>())
+        };
+        type Value = fn(usize) -> String;
+        let cases: [(Value, Value); 6] = [
+            (|row| u8::from(row % 20 != 0).to_string(), |row| u8::from(row % 20 == 0).to_string()),
+            (|row| [0, 1, 2][(row % 20).min(2)].to_string(), |row| [2, 1, 0][(row % 20).min(2)].to_string()),
+            (|_| "5".into(), |_| "3".into()),
+            (|_| "5.5".into(), |_| "-1e9".into()),
+            // Many other values beside the frequent one, in the first bin and elsewhere.
+            (
+                |row| if row % 12 > 0 { "0".into() } else { format!("{}.5", row) },
+                |row| if row % 12 > 0 { "-100".into() } else { format!("{}.5", row) },
+            ),
+            (|row| row.to_string(), |row| if row < 200 { "-1e9".into() } else { row.to_string() }),
+        ];
+        let policy = Policy::default();
+        for (at, (before, now)) in cases.iter().enumerate() {
+            let before = table(&columns(before));
+            let reference = profile(&before, &before.row_hashes(&before.names()), &policy);
+            let moved = drift("previous", "v1", &reference, &table(&columns(now)), &policy);
+            assert!(moved.columns[0].psi > 0.3, "case {at}: {}", moved.columns[0].psi);
+            let still = drift("previous", "v1", &reference, &before, &policy);
+            assert!(still.columns[0].psi.abs() < 1e-9, "case {at}");
+        }
     }
 
     #[test]

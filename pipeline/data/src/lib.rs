@@ -56,4 +56,4 @@ pub use table::{Column, Kind, Table, read};
 
 /// The version of the report's schema, and of everything that a report depends on but policy and data: a check that would
 /// answer otherwise for the same input counts this up.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::finding::Finding;
 use crate::policy::{Mask, Policy, PolicyError};
 use crate::sniff::sniff;
-use crate::table::{Table, read};
+use crate::table::{Column, Table, read};
 
 /// What every value becomes that is redacted.
 const REDACTED: &str = "***";
@@ -30,12 +30,27 @@ pub enum MaskError {
     NoColumn(String),
     #[error("the policy hashes {0}: a salt of at least {SHORTEST_SALT} bytes is needed (BATON_MASK_SALT)")]
     NoSalt(String),
-    #[error("the file cannot be read: {}", .0.first().map(|finding| finding.text.as_str()).unwrap_or_default())]
+    /// What a finding quotes may be private: its code must do.
+    #[error("the file cannot be read: {}", unreadable(.0))]
     Unreadable(Vec<Finding>),
     #[error("every column of the file would be removed")]
     NothingLeft,
-    #[error("column {column} is to be put in buckets, and row {row} is no number; nothing is masked")]
+    #[error(
+        "column {column} is to be put in buckets, and row {row} has no number that fits one; nothing is masked"
+    )]
     NoNumber { column: String, row: u64 },
+    #[error(
+        "the buckets of {column} leave {same} of {all} numbers as they are; nothing is masked: take wider ones, or another mask"
+    )]
+    Unmasked { column: String, same: u64, all: u64 },
+}
+
+fn unreadable(findings: &[Finding]) -> String {
+    let told = |finding: &Finding| {
+        let row = finding.rows.first().map(|row| format!(", row {row}")).unwrap_or_default();
+        format!("{}, {}{row}", finding.code.id(), finding.code.meaning())
+    };
+    findings.first().map(told).unwrap_or_default()
 }
 
 /// Masked rows.
@@ -78,6 +93,11 @@ pub fn mask(file: &str, bytes: &[u8], policy: &Policy, salt: &[u8]) -> Result<Ma
     if kept.is_empty() {
         return Err(MaskError::NothingLeft);
     }
+    for (name, mask) in &masks {
+        if let (Mask::Bucket(width), Some(column)) = (mask, table.column(name)) {
+            check_buckets(column, table.rows(), *width)?;
+        }
+    }
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     // Memory takes everything, and the records are of one length: there is nothing that can fail.
     let _ = writer.write_record(kept.iter().map(|column| column.name.as_str()));
@@ -92,12 +112,10 @@ pub fn mask(file: &str, bytes: &[u8], policy: &Policy, salt: &[u8]) -> Result<Ma
                 Some(Mask::Redact) => drop(writer.write_field(REDACTED)),
                 Some(Mask::Hash) => drop(writer.write_field(hash(salt, &column.name, cell.trim()))),
                 Some(Mask::Bucket(width)) => {
-                    let number: Option<f64> =
-                        cell.trim().parse().ok().filter(|value: &f64| value.is_finite());
-                    let Some(number) = number else {
+                    let Some(end) = bucket(cell, *width) else {
                         return Err(MaskError::NoNumber { column: column.name.clone(), row: row as u64 + 1 });
                     };
-                    drop(writer.write_field(format!("{}", (number / width).floor() * width)));
+                    drop(writer.write_field(end));
                 }
             }
         }
@@ -105,6 +123,41 @@ pub fn mask(file: &str, bytes: &[u8], policy: &Policy, salt: &[u8]) -> Result<Ma
     }
     let summary = MaskSummary { rows: table.rows() as u64, columns: told(&table, policy) };
     Ok(Masked { csv: writer.into_inner().unwrap_or_default(), summary })
+}
+
+/// The lower end of a number's bucket, with as many decimals as the width has; `None` for what is no number, or so large
+/// that buckets of this width cannot be told apart.
+fn bucket(cell: &str, width: f64) -> Option<String> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let number: f64 = cell.trim().parse().ok()?;
+    let places = number / width;
+    if places.is_nan() || places.abs() >= EXACT {
+        return None;
+    }
+    // 0.3 is in the bucket of 0.3, though 0.3 / 0.1 is a little less than 3.
+    let nearest = places.round();
+    let is_end = (places - nearest).abs() <= 4.0 * f64::EPSILON * nearest.abs();
+    let place = if is_end { nearest } else { places.floor() };
+    let decimals = (0..=17).find(|decimals| format!("{width:.decimals$}").parse() == Ok(width));
+    // No sign for the bucket of 0.
+    Some(format!("{:.*}", decimals.unwrap_or(17), place * width + 0.0))
+}
+
+/// Refuses buckets that hide nothing: most numbers but 0 are the lower ends of theirs.
+fn check_buckets(column: &Column, rows: usize, width: f64) -> Result<(), MaskError> {
+    let (mut same, mut all) = (0_u64, 0_u64);
+    for row in (0..rows).filter(|row| !column.is_null(*row)) {
+        let cell = column.cell(row).trim();
+        let number: Option<f64> = cell.parse().ok().filter(|number| *number != 0.0);
+        if let (Some(number), Some(end)) = (number, bucket(cell, width)) {
+            all += 1;
+            same += u64::from(end.parse() == Ok(number));
+        }
+    }
+    match same * 2 > all {
+        true => Err(MaskError::Unmasked { column: column.name.clone(), same, all }),
+        false => Ok(()),
+    }
 }
 
 fn hash(salt: &[u8], column: &str, value: &str) -> String {
@@ -149,6 +202,46 @@ mod tests {
         }
         let other = masked("name = \"hash\"", b"another salt, as long").expect("masked");
         assert!(!other.contains(lines[1][0]));
+    }
+
+    #[test]
+    fn buckets_end_where_their_width_says() {
+        for (cell, width, end) in [
+            ("0.3", 0.1, Some("0.3")),
+            ("0.7", 0.1, Some("0.7")),
+            ("0.75", 0.1, Some("0.7")),
+            ("5", 1e-5, Some("5.00000")),
+            ("-0.0", 10.0, Some("0")),
+            ("-0.5", 0.25, Some("-0.50")),
+            ("1e308", 0.1, None),
+            ("12345678901234567890", 1.0, None),
+            ("inf", 10.0, None),
+        ] {
+            assert_eq!(bucket(cell, width).as_deref(), end, "{cell} {width}");
+        }
+        let check = |numbers: &str, width: f64| {
+            let policy = Policy::parse(&format!("mask.columns.a = \"bucket={width}\"")).expect("a policy");
+            mask("a.csv", format!("a\n{numbers}").as_bytes(), &policy, SALT).map(|_| ())
+        };
+        assert!(matches!(
+            check("123456789\n3\n0\n", 0.001),
+            Err(MaskError::Unmasked { same: 2, all: 2, .. })
+        ));
+        assert!(check("0\n0\n0\n7\n", 5.0).is_ok());
+    }
+
+    #[test]
+    fn errors_hold_no_cells() {
+        let policy = Policy::parse("mask.columns.a = \"remove\"").expect("a policy");
+        for (name, text) in [
+            ("a.jsonl", "{\"a\":1}\n\"Ann Secret\"\n"),
+            ("a.jsonl", "{\"a\":1}\n5551234\n"),
+            ("a.jsonl", "{\"a\":1,\"Ann Secret\":2,\"Ann Secret\":3}\n"),
+            ("a.csv", "Ann Secret,Ann Secret\n1,2\n"),
+        ] {
+            let error = mask(name, text.as_bytes(), &policy, SALT).expect_err(text).to_string();
+            assert!(!error.contains("Secret") && !error.contains("555"), "{error}");
+        }
     }
 
     #[test]

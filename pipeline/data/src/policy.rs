@@ -33,6 +33,8 @@ pub struct Policy {
     pub label: Option<String>,
     /// The column that names a row. Default: none; rows are what their cells are.
     pub key: Option<String>,
+    /// The columns that the model gets, in this order. Default: all but label and key.
+    pub features: Option<Vec<String>>,
     /// The share of rows that is kept from training, 0 to 0.9. Default 0.2.
     pub holdout: f64,
     /// Who may say that the dataset has changed. Default: everybody.
@@ -80,7 +82,7 @@ pub struct ColumnPolicy {
     /// Default: what its cells look like.
     #[serde(rename = "type")]
     pub kind: Option<Kind>,
-    /// Smallest number.
+    /// Smallest number. With it or `max` a column is one of numbers.
     pub min: Option<f64>,
     /// Largest number.
     pub max: Option<f64>,
@@ -94,6 +96,18 @@ pub struct ColumnPolicy {
     pub unique: bool,
     /// A regular expression (the `regex` crate's) that a cell must fit as a whole.
     pub pattern: Option<String>,
+}
+
+impl ColumnPolicy {
+    /// Are there smallest or largest numbers?
+    pub(crate) fn has_bounds(&self) -> bool {
+        self.min.is_some() || self.max.is_some()
+    }
+
+    /// Is the type said, by its name or by bounds?
+    pub(crate) fn is_typed(&self) -> bool {
+        self.kind.is_some() || self.has_bounds()
+    }
 }
 
 /// What happens to a column that the policy does not name.
@@ -289,6 +303,7 @@ impl Default for Policy {
             model: None,
             label: None,
             key: None,
+            features: None,
             holdout: 0.2,
             origins: None,
             null_values: nulls.map(str::to_owned).to_vec(),
@@ -461,10 +476,34 @@ impl Policy {
         within("drift.bins", Some(self.drift.bins as f64), 2.0, 100.0)?;
         within("growth.z", Some(self.growth.z), 0.0, 1e6)?;
         within("growth.min_history", Some(self.growth.min_history as f64), 2.0, 100.0)?;
+        let refused = |is: bool, field: &str, text: &str| if is { Err(bad(field, text)) } else { Ok(()) };
+        let is_apart = |name: &String| self.is_label(name) || self.is_key(name);
+        let features = self.features.as_deref();
+        refused(features.is_some_and(|names| names.is_empty()), "features", "is empty")?;
+        refused(features.is_some_and(|names| names.iter().any(is_apart)), "features", "name label or key")?;
+        refused(self.label.is_some() && self.label == self.key, "key", "is the label")?;
+        let limits = &self.limits;
+        refused(limits.max_rows == 0 || limits.max_cells == 0, "limits", "allow no row or no cell")?;
+        refused(limits.min_rows > limits.max_rows, "limits.min_rows", "is above max_rows")?;
+        let is_below = self.drift.psi_reject.is_some_and(|reject| reject < self.drift.psi_warn);
+        refused(is_below, "drift.psi_reject", "is below psi_warn")?;
+        let looked_at = self.outliers.columns.as_deref();
+        refused(
+            looked_at.is_some_and(|names| names.is_empty()),
+            "outliers.columns",
+            "is empty; for none say methods = []",
+        )?;
+        let is_private = looked_at.is_some_and(|names| names.iter().any(|name| self.is_masked(name)));
+        refused(is_private, "outliers.columns", "name a masked column, whose values are in no report")?;
         for (name, column) in &self.columns {
+            refused(
+                column.values.as_ref().is_some_and(Vec::is_empty),
+                &format!("columns.{name}.values"),
+                "is empty",
+            )?;
             within(&format!("columns.{name}.nulls"), column.nulls, 0.0, 1.0)?;
             for (field, value) in [("min", column.min), ("max", column.max)] {
-                if value.is_some_and(f64::is_nan) {
+                if value.is_some_and(|value| !value.is_finite()) {
                     return Err(bad(format!("columns.{name}.{field}"), "is no number"));
                 }
             }
@@ -494,6 +533,11 @@ impl Policy {
         self.label.as_deref() == Some(name)
     }
 
+    /// Is the column private? Its values are in no report then.
+    pub fn is_masked(&self, name: &str) -> bool {
+        self.mask.columns.contains_key(name)
+    }
+
     pub(crate) fn is_key(&self, name: &str) -> bool {
         self.key.as_deref() == Some(name)
     }
@@ -501,11 +545,14 @@ impl Policy {
 
 /// The pattern, to be fitted as a whole. Linear in time whatever the pattern; its program is bounded here.
 pub(crate) fn compiled(pattern: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
-        .size_limit(1 << 20)
-        .dfa_size_limit(4 << 20)
-        .build()
-        .map_err(|error| format!("is no regular expression: {error}"))
+    let built = |pattern: &str| {
+        let mut builder = regex::RegexBuilder::new(pattern);
+        let built = builder.size_limit(1 << 20).dfa_size_limit(4 << 20).build();
+        built.map_err(|error| format!("is no regular expression: {error}"))
+    };
+    // Alone first: `a)|(?:b` would be one only within the brackets, and not be anchored.
+    built(pattern)?;
+    built(&format!("^(?:{pattern})$"))
 }
 
 #[cfg(test)]
@@ -528,6 +575,7 @@ mod tests {
             model = "iris"
             label = "species"
             key = "id"
+            features = ["age", "mail"]
             holdout = 0.25
             origins = ["ci"]
             extra_columns = "refuse"
@@ -576,6 +624,14 @@ mod tests {
             ("[columns.a]\nmin = 2\nmax = 1", "columns.a.min"),
             ("[columns.a]\ntype = \"text\"\nmin = 2", "columns.a.min"),
             ("[columns.a]\npattern = \"(\"", "columns.a.pattern"),
+            ("[columns.a]\npattern = \"a)|(?:b\"", "columns.a.pattern"),
+            ("[columns.a]\nvalues = []", "columns.a.values"),
+            ("[columns.a]\nmax = inf", "columns.a.max"),
+            ("features = [\"a\", \"id\"]\nkey = \"id\"", "features"),
+            ("label = \"a\"\nkey = \"a\"", "key is the label"),
+            ("drift = { psi_reject = 0.05 }", "drift.psi_reject"),
+            ("limits = { min_rows = 5, max_rows = 4 }", "limits.min_rows"),
+            ("outliers = { columns = [\"a\"] }\nmask.columns.a = \"hash\"", "outliers.columns"),
             ("[columns.a]\npattern = \"a{1000}{1000}{1000}\"", "columns.a.pattern"),
             ("[limits]\nmax_bytes = 99999999999", "limits.max_bytes"),
             ("[outliers]\nmethods = [\"magic\"]", "magic"),

@@ -14,6 +14,9 @@ const MOST_DISTINCT: usize = 1_000_000;
 const MOST_VALUES: usize = 50;
 /// Bins of the drawing.
 const SHAPE_BINS: usize = 24;
+/// Numbers that may have a bin each, and the rows that there must be for each on average: deciles say more of fewer.
+const MOST_ALONE: usize = 100;
+const ROWS_ALONE: usize = 10;
 /// Values that a label may have to count as classes.
 const MOST_CLASSES: usize = 100;
 
@@ -42,7 +45,8 @@ pub struct ColumnProfile {
     pub distinct: u64,
     /// Are there more than `distinct`, which were not counted?
     pub distinct_more: bool,
-    /// Numbers; times as seconds since 1970. `None` for other types, and without values.
+    /// Numbers; times as seconds since 1970. `None` for other types, without values, and as all that follows of a column that
+    /// the policy masks.
     pub min: Option<f64>,
     pub max: Option<f64>,
     pub mean: Option<f64>,
@@ -60,8 +64,8 @@ pub struct ColumnProfile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Histogram {
-    /// Bin i holds values above `edges[i-1]`, up to and with `edges[i]`; the first and last are open. The edges are quantiles
-    /// of the column itself.
+    /// Bin i holds values above `edges[i-1]`, up to and with `edges[i]`; the first and last are open. The edges are the
+    /// column's own quantiles, and those of values that many rows share (see [`edges`]).
     /// `nulls` are the rows without a number.
     Quantiles { edges: Vec<f64>, counts: Vec<u64>, nulls: u64 },
     /// The most frequent values; `other` are all the others.
@@ -81,7 +85,8 @@ pub(crate) fn profile(table: &Table, hashes: &[u128], policy: &Policy) -> Profil
     let mut sorted = hashes.to_vec();
     sorted.sort_unstable();
     let duplicates = sorted.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    let label = policy.label.as_deref().and_then(|label| table.column(label));
+    let label = policy.label.as_deref().filter(|label| !policy.is_masked(label));
+    let label = label.and_then(|label| table.column(label));
     Profile {
         rows: table.rows() as u64,
         duplicate_rows: duplicates as u64,
@@ -106,12 +111,16 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
         shape: None,
     };
     let rows = table.rows();
+    let is_private = policy.is_masked(&column.name);
     match column.kind {
         Kind::Number | Kind::Integer | Kind::Time => {
             let values = column.values();
             let sorted = stats::sorted(&values);
-            profile.distinct = distinct(&sorted);
-            if let (Some(&min), Some(&max)) = (sorted.first(), sorted.last()) {
+            profile.distinct = match column.kind {
+                Kind::Integer => distinct_integers(column, rows),
+                _ => distinct(&sorted),
+            };
+            if let (Some(&min), Some(&max), false) = (sorted.first(), sorted.last(), is_private) {
                 let mean = stats::mean(&values);
                 profile.min = Some(min);
                 profile.max = Some(max);
@@ -128,7 +137,7 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
         Kind::Boolean | Kind::Category => {
             let counts = value_counts(column, rows);
             profile.distinct = counts.len() as u64;
-            if !policy.is_key(&column.name) {
+            if !policy.is_key(&column.name) && !is_private {
                 profile.histogram = Some(by_values(counts, column.nulls));
             }
         }
@@ -152,12 +161,39 @@ fn distinct(sorted: &[f64]) -> u64 {
     (changes + usize::from(!sorted.is_empty())) as u64
 }
 
+/// Of whole numbers, which from 2^53 on share their floats with others.
+fn distinct_integers(column: &Column, rows: usize) -> u64 {
+    let mut values: Vec<i64> = (0..rows).filter_map(|row| column.cell(row).trim().parse().ok()).collect();
+    values.sort_unstable();
+    values.dedup();
+    values.len() as u64
+}
+
 fn by_quantiles(sorted: &[f64], nulls: u64, bins: usize) -> Histogram {
-    let mut edges: Vec<f64> =
-        (1..bins).map(|bin| stats::quantile(sorted, bin as f64 / bins as f64)).collect();
-    edges.dedup();
+    let edges = edges(sorted, bins);
     let counts = quantile_counts(&edges, sorted.iter().copied());
     Histogram::Quantiles { edges, counts, nulls }
+}
+
+/// Quantiles, and what must not hide in a bin with others: values that half a bin's rows share, or all values if they are
+/// few, and what is about or beyond the smallest and the largest.
+fn edges(sorted: &[f64], bins: usize) -> Vec<f64> {
+    let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else { return Vec::new() };
+    let different = distinct(sorted) as usize;
+    let few = different <= MOST_ALONE && different * ROWS_ALONE <= sorted.len();
+    let is_alone = |equal: &&[f64]| few || equal.len() * 2 * bins >= sorted.len();
+    let alone = sorted.chunk_by(|one, other| one == other).filter(is_alone);
+    let mut edges: Vec<f64> = alone.flat_map(|equal| [equal[0].next_down(), equal[0]]).collect();
+    if !few {
+        edges.extend((1..bins).map(|bin| stats::quantile(sorted, bin as f64 / bins as f64)));
+        // With the smallest and the largest themselves in them, whose like is expected, one new row beyond is no surprise.
+        edges.extend([*min, max.next_down()]);
+    }
+    // Below the smallest number there is infinity, which JSON lacks.
+    edges.retain(|edge| edge.is_finite());
+    edges.sort_unstable_by(f64::total_cmp);
+    edges.dedup();
+    edges
 }
 
 /// How many values each bin of these edges holds.

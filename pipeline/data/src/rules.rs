@@ -19,7 +19,7 @@ pub(crate) fn check(table: &Table, policy: &Policy) -> Found {
     for column in &table.columns {
         types(column, policy, &mut found);
         if let Some(rules) = policy.column(&column.name) {
-            values(column, table.rows(), rules, &mut found);
+            values(column, table.rows(), rules, policy, &mut found);
         }
         emptiness(column, table.rows(), policy, &mut found);
     }
@@ -35,6 +35,12 @@ fn columns_there(table: &Table, policy: &Policy, found: &mut Found) {
             let text = format!("column {name} is missing; there are {}", listed(&table.names()));
             found.reasons.push(Finding::new(Code::ColumnMissing, text).in_column(&name));
         }
+    }
+    for name in policy.features.iter().flatten().filter(|name| table.column(name).is_none()) {
+        let name = shown(name);
+        let text =
+            format!("column {name}, one of features, is missing; there are {}", listed(&table.names()));
+        found.reasons.push(Finding::new(Code::ColumnMissing, text).in_column(&name));
     }
     if policy.columns.is_empty() || policy.extra_columns == ExtraColumns::Ignore {
         return;
@@ -59,15 +65,15 @@ fn listed(names: &[&str]) -> String {
 fn types(column: &Column, policy: &Policy, found: &mut Found) {
     let rows = &column.misfits;
     let Some(first) = first(rows) else { return };
-    let declared = policy.column(&column.name).is_some_and(|rules| rules.kind.is_some());
-    let cell = shown(column.cell(first));
+    let declared = policy.column(&column.name).is_some_and(ColumnPolicy::is_typed);
+    let cell = first_cell(column, first, policy);
     let name = shown(&column.name);
     let kind = column.kind.id();
     let (code, text) = if declared {
-        (Code::BadType, format!("column {name}: {} not of type {kind} (the first is {cell:?})", rows.text()))
+        (Code::BadType, format!("column {name}: {} not of type {kind}{cell}", rows.text()))
     } else {
         let text = format!(
-            "column {name}: nearly all cells are of type {kind}, not so {} (the first is {cell:?}); correct them, or \
+            "column {name}: nearly all cells are of type {kind}, not so {}{cell}; correct them, or \
              give the column a type in the policy",
             rows.text()
         );
@@ -81,17 +87,25 @@ fn types(column: &Column, policy: &Policy, found: &mut Found) {
     }
 }
 
+/// For a text: the cell of the first row concerned; nothing of a private column.
+fn first_cell(column: &Column, row: usize, policy: &Policy) -> String {
+    match policy.is_masked(&column.name) {
+        true => String::new(),
+        false => format!(" (the first is {:?})", shown(column.cell(row))),
+    }
+}
+
 /// The position of the first of these rows.
 fn first(rows: &Rows) -> Option<usize> {
     rows.first().first().map(|row| *row as usize - 1)
 }
 
 /// The rules of a column that look at single cells.
-fn values(column: &Column, rows: usize, rules: &ColumnPolicy, found: &mut Found) {
+fn values(column: &Column, rows: usize, rules: &ColumnPolicy, policy: &Policy, found: &mut Found) {
     let mut broken = |code: Code, rows: &Rows, what: &str| {
         if let Some(at) = first(rows) {
-            let (name, cell) = (shown(&column.name), shown(column.cell(at)));
-            let text = format!("column {name}: {} {what} (the first is {cell:?})", rows.text());
+            let (name, cell) = (shown(&column.name), first_cell(column, at, policy));
+            let text = format!("column {name}: {} {what}{cell}", rows.text());
             found.reasons.push(Finding::new(code, text).in_column(&column.name).at(rows));
         }
     };
@@ -114,7 +128,7 @@ fn values(column: &Column, rows: usize, rules: &ColumnPolicy, found: &mut Found)
         broken(Code::ValueUnknown, &unknown, &format!("not one of {}", listed(&names)));
     }
     if let Some(pattern) = rules.pattern.as_deref().and_then(|pattern| compiled(pattern).ok()) {
-        let unfit = selected(&|row| !pattern.is_match(column.cell(row)));
+        let unfit = selected(&|row| !pattern.is_match(column.cell(row).trim()));
         broken(Code::PatternMismatch, &unfit, &format!("do not fit {}", shown(pattern.as_str())));
     }
     if rules.unique {
@@ -150,13 +164,19 @@ fn emptiness(column: &Column, rows: usize, policy: &Policy, found: &mut Found) {
         let text = format!("column {name} has no value at all");
         found.warnings.push(Finding::new(Code::NullColumn, text).in_column(&column.name));
     } else if rows > 1 && !policy.is_label(&column.name) && is_constant(column, rows) {
-        let text = format!("column {name} has one value in all rows; nothing can be learnt from it");
+        let text =
+            format!("column {name} has one value in all rows that have any; nothing can be learnt from it");
         found.warnings.push(Finding::new(Code::Constant, text).in_column(&column.name));
     }
 }
 
+/// One value, whatever its spelling as a number, in all rows that have one.
 fn is_constant(column: &Column, rows: usize) -> bool {
-    column.nulls == 0 && (1..rows).all(|row| column.cell(row) == column.cell(0))
+    if column.misfits.is_empty() && !column.numbers().is_empty() {
+        return column.values().windows(2).all(|pair| pair[0] == pair[1]);
+    }
+    let mut filled = (0..rows).filter(|row| !column.is_null(*row)).map(|row| column.cell(row).trim());
+    filled.next().is_none_or(|first| filled.all(|other| other == first))
 }
 
 fn label(table: &Table, policy: &Policy, found: &mut Found) {
@@ -178,7 +198,8 @@ fn label(table: &Table, policy: &Policy, found: &mut Found) {
         && table.rows() > 1
         && different.all(|other| other == one)
     {
-        let text = format!("every label is {:?}; nothing can be learnt", shown(one));
+        let one = if policy.is_masked(label) { "the same".into() } else { format!("{:?}", shown(one)) };
+        let text = format!("every label is {one}; nothing can be learnt");
         found.reasons.push(Finding::new(Code::LabelConstant, text).in_column(label));
     }
 }
@@ -219,9 +240,10 @@ pub(crate) fn duplicates(count: u64, rows: u64, policy: &Policy, found: &mut Fou
     }
 }
 
-/// Is the column one whose numbers say something about a row? Not its label, name or time.
+/// Is the column one whose numbers say something about a row? Not its label, name or time, and none that is private.
 pub(crate) fn is_feature(column: &Column, policy: &Policy) -> bool {
     matches!(column.kind, Kind::Number | Kind::Integer)
+        && !policy.is_masked(&column.name)
         && !policy.is_label(&column.name)
         && !policy.is_key(&column.name)
 }

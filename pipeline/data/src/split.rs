@@ -1,7 +1,7 @@
 //! Training and holdout parts.
 //!
 //! A row's side follows from its key, or without a key from all its cells: as the dataset grows or is sorted anew, no row
-//! changes sides, and copies of a row never stand on both. What the policy wants done to outliers is done to the training
+//! changes sides, and without a key copies of a row never stand on both. What the policy wants done to outliers is done to the training
 //! part alone: a holdout without them would flatter every model.
 
 use std::collections::{BTreeSet, HashMap};
@@ -75,17 +75,31 @@ pub(crate) fn split(table: &Table, hashes: &[u128], outliers: &Outcome, policy: 
     parts
 }
 
-/// Which rows are held out: those whose hash, as a share of all hashes, is below the policy's share.
+/// Which rows are held out: those whose hash, as a share of all hashes, is below the policy's share. A small table may have
+/// none on one side by chance; then those with the hash that is nearest to it change sides.
 fn held(table: &Table, hashes: &[u128], policy: &Policy) -> Vec<bool> {
-    let bound = policy.holdout * (u64::MAX as f64);
-    let is_held = |hash: u128| ((hash >> 64) as u64 as f64) < bound;
-    match policy.key.as_deref().and_then(|key| table.column(key)) {
+    let by_key: Vec<u128>;
+    let hashes = match policy.key.as_deref().and_then(|key| table.column(key)) {
         Some(key) => {
             let hash = |row| first_bytes(Sha256::new_with_prefix(key.cell(row).trim()));
-            (0..table.rows()).map(|row| is_held(hash(row))).collect()
+            by_key = (0..table.rows()).map(hash).collect();
+            &by_key
         }
-        None => hashes.iter().map(|hash| is_held(*hash)).collect(),
+        None => hashes,
+    };
+    let bound = policy.holdout * (u64::MAX as f64);
+    let mut is_held: Vec<bool> = hashes.iter().map(|hash| ((hash >> 64) as u64 as f64) < bound).collect();
+    let held = is_held.iter().filter(|is_held| **is_held).count();
+    let lonely = match () {
+        () if policy.holdout <= 0.0 || hashes.iter().min() == hashes.iter().max() => None,
+        () if held == 0 => hashes.iter().min(),
+        () if held == hashes.len() => hashes.iter().max(),
+        () => None,
+    };
+    for (row, _) in hashes.iter().enumerate().filter(|(_, hash)| lonely == Some(*hash)) {
+        is_held[row] = held == 0;
     }
+    is_held
 }
 
 /// Values for cells, by row and column's position.
@@ -98,7 +112,7 @@ fn replacements(table: &Table, training: &[usize], outliers: &Outcome, policy: &
     let mut medians: HashMap<&str, Option<String>> = HashMap::new();
     let mut replaced = HashMap::new();
     for (row, name) in outliers.cells.iter().filter(|(row, _)| training_rows.contains(row)) {
-        let Some(position) = table.columns.iter().position(|column| column.name == *name) else { continue };
+        let Some(position) = table.position(name) else { continue };
         let column = &table.columns[position];
         if policy.is_label(name) || policy.is_key(name) || column.is_null(*row) {
             continue;
@@ -123,14 +137,15 @@ fn replacements(table: &Table, training: &[usize], outliers: &Outcome, policy: &
     replaced
 }
 
-/// Rows as CSV. Cells are as they came.
+/// Rows as CSV. Cells are as they came; those that stand for no value are empty, for readers who know no `null_values`.
 pub(crate) fn csv(table: &Table, rows: &[usize], replaced: &Replaced) -> Vec<u8> {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     // Memory takes everything, and the records are of one length: there is nothing that can fail.
     let _ = writer.write_record(table.columns.iter().map(|column| column.name.as_str()));
     for row in rows {
         let cells = table.columns.iter().enumerate().map(|(position, column)| {
-            replaced.get(&(*row, position)).map_or_else(|| column.cell(*row), String::as_str)
+            let cell = || if column.is_null(*row) { "" } else { column.cell(*row) };
+            replaced.get(&(*row, position)).map_or_else(cell, String::as_str)
         });
         let _ = writer.write_record(cells);
     }
@@ -147,7 +162,10 @@ fn lonely_classes(table: &Table, training: &[usize], holdout: &[usize], policy: 
         rows.iter().filter(|row| !label.is_null(**row)).map(|row| label.cell(*row).trim()).collect()
     };
     let (learnt, held) = (classes(training), classes(holdout));
-    if learnt.union(&held).count() > MOST_CLASSES || label.kind == Kind::Number {
+    if learnt.union(&held).count() > MOST_CLASSES
+        || label.kind == Kind::Number
+        || policy.is_masked(&label.name)
+    {
         return Vec::new();
     }
     let lacks = |class: &&str, part: &str| {

@@ -16,10 +16,14 @@ pub(crate) fn std_about(values: &[f64], mean: f64, ddof: usize) -> f64 {
     let Some(free) = values.len().checked_sub(ddof).filter(|free| *free > 0) else { return 0.0 };
     let free = free as f64;
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    if squares.is_finite() {
+    // Neither too large for 64 bits nor so small that digits are lost.
+    if squares.is_finite() && squares > 1e-290 {
         return (squares / free).sqrt();
     }
     let largest = values.iter().map(|value| (value / 2.0 - mean / 2.0).abs()).fold(0.0, f64::max);
+    if largest == 0.0 {
+        return 0.0;
+    }
     let scaled: f64 = values.iter().map(|value| ((value / 2.0 - mean / 2.0) / largest).powi(2)).sum();
     (scaled / free).sqrt() * largest * 2.0
 }
@@ -76,6 +80,8 @@ mod tests {
         let centre = mean(&values);
         assert!(centre.is_finite() && std_about(&values, centre, 1).is_finite());
         assert!(quantile(&sorted(&values), 0.4).is_finite());
+        let tiny = [1e-200, 2e-200, 3e-200];
+        assert!((std_about(&tiny, 2e-200, 1) / 1e-200 - 1.0).abs() < 1e-12);
         assert_eq!((mean(&[]), std_about(&[1.0], 1.0, 1)), (0.0, 0.0));
         assert!((std_about(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0], 5.0, 0) - 2.0).abs() < 1e-12);
     }

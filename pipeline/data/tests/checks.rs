@@ -51,6 +51,10 @@ fn the_policy_is_enforced_with_rows_and_columns() {
         ("[columns.age]\nmax = 45", "99,46,a,yes\n", &["ABOVE_MAX"]),
         ("[columns.age]\ntype = \"integer\"", "99,4.5,a,yes\n", &["BAD_TYPE"]),
         ("", "99,old,a,yes\n", &["MIXED_TYPES"]),
+        ("refuse_mixed = false\n[columns.age]\nmin = 0", "99,old,a,yes\n", &["BAD_TYPE"]),
+        ("[columns.group]\nmax = 150", "", &["BAD_TYPE"]),
+        ("features = [\"age\", \"heigth\"]", "", &["COLUMN_MISSING"]),
+        ("features = [\"age\"]", "", &[]),
         ("refuse_mixed = false", "99,old,a,yes\n", &[]),
         ("[columns.group]\nvalues = [\"a\", \"b\", \"c\"]", "99,4,z,yes\n", &["VALUE_UNKNOWN"]),
         ("[columns.group]\npattern = \"[a-c]\"", "99,4,ab,yes\n", &["PATTERN"]),
@@ -99,6 +103,61 @@ fn a_finding_about_a_cell_names_the_row() {
         (finding.column.as_deref(), finding.rows.as_slice(), finding.count),
         (Some("age"), &[41, 42][..], 2)
     );
+}
+
+#[test]
+fn a_private_column_leaves_nothing_in_the_report() {
+    let row = |row: usize| format!("Ann{row},77{row:03},{},x\n", ["secret", "geheim"][row % 2]);
+    let text = format!("name,number,label,w\n{}aged,aged,,x\n", (0..40).map(row).collect::<String>());
+    let policy = "label = \"label\"\nrefuse_mixed = false\nmask.columns = { name = \"hash\", number = \"bucket=10\", label = \
+                  \"hash\" }\n[columns.name]\npattern = \"[0-9]+\"\n[columns.number]\nmax = 5";
+    let first = run("d.csv", text.as_bytes(), policy, None).report;
+    let report =
+        run("d.csv", text.replace("geheim", "hidden").as_bytes(), policy, Some((text.as_bytes(), &first)))
+            .report;
+    assert_eq!(codes(&report.reasons), BTreeSet::from(["ABOVE_MAX", "BAD_TYPE", "LABEL_NULL", "PATTERN"]));
+    let told = serde_json::to_string(&report).expect("JSON") + &html(&report);
+    for private in ["Ann", "77", "secret", "geheim", "hidden", "aged"] {
+        assert!(!told.contains(private), "{private}");
+    }
+}
+
+#[test]
+fn large_whole_numbers_are_told_apart() {
+    let ids: String = (0..100_u64).map(|at| format!("{}\n", (1 << 53) + at)).collect();
+    let report = run("d.csv", format!("id\n{ids}").as_bytes(), "", None).report;
+    assert_eq!(report.profile.expect("a profile").columns[0].distinct, 100);
+}
+
+#[test]
+fn a_constant_is_one_however_it_is_written() {
+    for (rows, warned) in [("1\n1.0\n\"\"\n1\n", true), ("a\nNA\n a\n", true), ("1\n2\n", false)] {
+        let report = run("d.csv", format!("x\n{rows}").as_bytes(), "holdout = 0.0", None).report;
+        assert_eq!(codes(&report.warnings).contains("CONSTANT"), warned, "{rows:?}");
+    }
+}
+
+#[test]
+fn parts_have_empty_cells_for_no_value_and_a_row_each() {
+    for rows in 2..12 {
+        let text: String = (0..rows).map(|row| format!("{row}, NA ,x\n")).collect();
+        let checked = run("d.csv", format!("id,a,b\n{text}").as_bytes(), "", None);
+        assert_eq!(checked.report.verdict, Verdict::Accepted, "{rows} rows");
+        let split = checked.report.split.expect("parts");
+        assert!(split.training_rows > 0 && split.holdout_rows > 0);
+        assert!(!String::from_utf8_lossy(&[checked.training, checked.holdout].concat()).contains("NA"));
+    }
+}
+
+#[test]
+fn a_blank_around_a_cell_moves_no_row() {
+    let text = people("");
+    let blanks = text.replace(",a,", ", a,");
+    let holdout = |text: &str| {
+        let checked = run("d.csv", text.as_bytes(), "", None);
+        String::from_utf8(checked.holdout).expect("text").replace(' ', "")
+    };
+    assert_eq!(holdout(&text), holdout(&blanks));
 }
 
 #[test]
@@ -170,8 +229,9 @@ fn a_report_is_read_as_it_was_written() {
     .report;
     let json = serde_json::to_vec(&report).expect("JSON");
     assert_eq!(read_report(&json).expect("a report"), report);
-    let later = String::from_utf8(json).expect("text").replacen("\"format\":1", "\"format\":2", 1);
-    assert!(read_report(later.as_bytes()).expect_err("a later format").contains("format 2"));
+    let later = String::from_utf8(json).expect("text").replacen("\"format\":2", "\"format\":3", 1);
+    assert!(read_report(later.as_bytes()).expect_err("a later format").contains("format 3"));
+    assert!(read_report(later.replacen("\"format\":3", "\"format\":1", 1).as_bytes()).is_ok());
     assert!(read_report(b"{}").is_err());
 }
 

@@ -1,9 +1,11 @@
 //! DBSCAN, of which only the noise is wanted: rows that are no core point (fewer than `min_samples` rows within `eps`, itself
 //! among them) and have none within `eps`. That is the label -1 of scikit-learn, exactly; clusters need not be told apart.
 //!
-//! Exact up to [`MOST_ROWS`] rows. Of more, a sample of so many is clustered exactly, and every other row is noise if no
-//! core point of the sample is within `eps`.
+//! Exact up to [`MOST_ROWS`] rows, in [`FEW_COLUMNS`] columns up to [`MOST_ROWS_THERE`]. Of more, a sample of so many is
+//! clustered, with as much smaller a `min_samples` as it is thinner, and every other row is noise if no core point of the
+//! sample is within `eps`.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -17,19 +19,32 @@ use crate::stats;
 
 /// Rows that are clustered exactly.
 const MOST_ROWS: usize = 20_000;
+/// In so few columns a tree finds neighbours without looking at most rows.
+const FEW_COLUMNS: usize = 4;
+const MOST_ROWS_THERE: usize = 200_000;
 /// Rows whose neighbours are measured to find `eps`.
 const MOST_MEASURED: usize = 2_000;
 
 pub(super) fn dbscan(standard: &Matrix, policy: &DbscanPolicy, seed: u64) -> Marks {
     let mut random = Random::new(seed ^ 0xdb5c_a000);
-    let sampled = standard.rows > MOST_ROWS;
+    let most = if standard.names.len() <= FEW_COLUMNS { MOST_ROWS_THERE } else { MOST_ROWS };
+    let sampled = standard.rows > most;
     let rows: Vec<usize> = match sampled {
-        true => random.sample(standard.rows, MOST_ROWS),
+        true => random.sample(standard.rows, most),
         false => (0..standard.rows).collect(),
     };
-    let min_samples = policy.min_samples.unwrap_or_else(|| (2 * standard.names.len()).max(5));
+    // More than a quarter of the rows makes no core point of any.
+    let enough = || (2 * standard.names.len()).min(standard.rows / 4).max(5);
+    let wanted = policy.min_samples.unwrap_or_else(enough);
+    let min_samples = match sampled {
+        true => scaled(wanted, rows.len() as f64 / standard.rows as f64),
+        false => wanted,
+    };
     let tree = KdTree::new(standard, rows.clone());
-    let eps = policy.eps.unwrap_or_else(|| automatic_eps(standard, &tree, &rows, min_samples, &mut random));
+    let (eps, eps_by) = match policy.eps {
+        Some(eps) => (eps, "policy"),
+        None => automatic_eps(standard, &tree, &rows, min_samples, &mut random),
+    };
     let radius = eps * eps;
     let mut is_core = vec![false; standard.rows];
     for row in &rows {
@@ -48,29 +63,37 @@ pub(super) fn dbscan(standard: &Matrix, policy: &DbscanPolicy, seed: u64) -> Mar
     }
     let note = sampled.then(|| {
         let text = format!(
-            "dbscan: clustered {MOST_ROWS} of {} rows, the others are judged by these",
+            "dbscan: clustered {most} of {} rows with min_samples {min_samples}, the others are judged by these",
             standard.rows
         );
         Finding::new(Code::Sampled, text)
     });
     let parameters = BTreeMap::from([
         ("eps".to_owned(), json!(eps)),
-        ("eps_by".to_owned(), json!(if policy.eps.is_some() { "policy" } else { "k-distances" })),
-        ("min_samples".to_owned(), json!(min_samples)),
+        ("eps_by".to_owned(), json!(eps_by)),
+        ("min_samples".to_owned(), json!(wanted)),
+        ("min_samples_there".to_owned(), json!(min_samples)),
         ("clustered_rows".to_owned(), json!(rows.len())),
     ]);
     Marks { flagged, scores, cells: None, parameters, note }
 }
 
+/// `min_samples` for a sample of this share of the rows: the point itself, and its neighbours as far as they are there.
+fn scaled(min_samples: usize, share: f64) -> usize {
+    let neighbours = min_samples.saturating_sub(1) as f64;
+    1 + (neighbours * share).round().max(neighbours.min(1.0)) as usize
+}
+
 /// Three box widths above the box of the distances to the `min_samples`-th neighbours: most rows are core points then, and
-/// what is left is far from all of them. (The knee of the sorted distances, the paper's way, is found by eye.)
+/// what is left is far from all of them. (The knee of the sorted distances, the paper's way, is found by eye.) And what it
+/// was taken from.
 fn automatic_eps(
     standard: &Matrix,
     tree: &KdTree<'_>,
     rows: &[usize],
     min_samples: usize,
     random: &mut Random,
-) -> f64 {
+) -> (f64, &'static str) {
     let measured = random.sample(rows.len(), MOST_MEASURED);
     let distances: Vec<f64> =
         measured.iter().map(|at| tree.nearest(standard.row(rows[*at]), min_samples).sqrt()).collect();
@@ -80,9 +103,23 @@ fn automatic_eps(
     let beyond = 1.0 + 1e-9;
     let eps = high + 3.0 * (high - low);
     if eps > 0.0 {
-        return eps * beyond;
+        return (eps * beyond, "k-distances");
     }
-    // Three quarters of the rows have copies enough; the others' distances say what near is.
-    let positive: Vec<f64> = distances.into_iter().filter(|distance| *distance > 0.0).collect();
-    if positive.is_empty() { 1.0 } else { stats::quantile(&positive, 0.5) * beyond }
+    // Three quarters of the rows have copies enough; how far different rows are from each other says what near is. Half of
+    // these may be outliers, so the box is closed by the mirror image of its lower half.
+    let mut different = rows.to_vec();
+    let order = |one: &usize, other: &usize| {
+        let cells = standard.row(*one).iter().zip(standard.row(*other));
+        cells.map(|(one, other)| one.total_cmp(other)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    };
+    different.sort_unstable_by(order);
+    different.dedup_by(|one, other| order(one, other).is_eq());
+    let tree = KdTree::new(standard, different.clone());
+    let measured = random.sample(different.len(), MOST_MEASURED);
+    let distances: Vec<f64> =
+        measured.iter().map(|at| tree.nearest(standard.row(different[*at]), 2).sqrt()).collect();
+    let distances = stats::sorted(&distances);
+    let (low, middle) = (stats::quantile(&distances, 0.25), stats::quantile(&distances, 0.5));
+    let eps = middle + 7.0 * (middle - low);
+    (if eps > 0.0 { eps * beyond } else { 1.0 }, "distances of different rows")
 }

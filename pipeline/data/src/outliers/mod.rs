@@ -28,7 +28,7 @@ use crate::policy::{Action, ForestPolicy, MethodName, OutlierPolicy, Policy};
 use crate::rng::Random;
 use crate::rules::is_feature;
 use crate::stats;
-use crate::table::Table;
+use crate::table::{Column, Kind, Table};
 
 /// Marked rows that a report lists for a method.
 const MOST_LISTED: usize = 1000;
@@ -37,6 +37,10 @@ const MOST_POINTS: usize = 400;
 /// Widths of the box of all scores above which a row is marked. Of 30 rows planted around clouds of 1,500 (normal, uniform,
 /// skewed, in clusters; 2 to 10 columns) 2 misses few and marks few others; 3, Tukey's "far out", misses a third.
 const FENCE: f64 = 2.0;
+/// A box of logarithms that is narrower says nothing of the spread.
+const CLOSED: f64 = 0.05;
+/// Cells that the random cut forest is given unasked: it takes microseconds for each.
+const MOST_CUT: usize = 2_000_000;
 /// Fewer rows have no outliers that could be told from chance.
 const FEWEST_ROWS: usize = 8;
 
@@ -63,7 +67,7 @@ impl Matrix {
 
 /// An isolation forest that the trainer of the active model left behind.
 pub trait Forest {
-    /// Judges all rows of a matrix.
+    /// Judges all rows of a matrix with all columns of numbers that may be looked at, constant ones too.
     ///
     /// # Errors
     /// Why it cannot, in words: other columns, or a runtime that is not there.
@@ -161,8 +165,9 @@ pub(crate) fn find(table: &Table, policy: &Policy, forest: Option<&dyn Forest>) 
         warnings: Vec::new(),
     };
     let standard = standardised(&matrix);
+    let columns: Vec<Option<&Column>> = matrix.names.iter().map(|name| table.column(name)).collect();
     let missing = |row: usize, column: usize| {
-        let values = matrix.names.get(column).and_then(|name| table.column(name));
+        let values = columns.get(column).copied().flatten();
         values.is_none_or(|values| !values.numbers().get(row).is_some_and(|value| value.is_finite()))
     };
     for (method, why) in chosen(rules, &matrix, forest.is_some()) {
@@ -170,20 +175,27 @@ pub(crate) fn find(table: &Table, policy: &Policy, forest: Option<&dyn Forest>) 
             _ if matrix.rows < FEWEST_ROWS => {
                 Err(format!("{} rows are too few, there must be {FEWEST_ROWS}", matrix.rows))
             }
-            _ if matrix.names.is_empty() => Err("no column of numbers that varies".to_owned()),
+            _ if matrix.names.is_empty()
+                && (method, forest.is_some()) != (MethodName::IsolationForest, true) =>
+            {
+                Err("no column of numbers that varies".to_owned())
+            }
             MethodName::Sigma => Ok(one_column::sigma(&matrix, rules.sigma.k, &missing)),
             MethodName::Box => Ok(one_column::box_plot(&matrix, rules.box_plot.whisker, &missing)),
             MethodName::Dbscan => Ok(dbscan::dbscan(&standard, &rules.dbscan, rules.seed)),
             MethodName::RandomCutForest => {
-                let scores = random_cut::scores(&standard, &rules.random_cut_forest, rules.seed);
-                Ok(by_score(scores, &rules.random_cut_forest, Fence::Logarithm))
+                let (scores, sample) = random_cut::scores(&standard, &rules.random_cut_forest, rules.seed);
+                // A row that half a sample is parted from is one, however widely the scores of tied rows lie apart.
+                let fence = Fence::Logarithm { most: sample as f64 / 2.0 };
+                Ok(by_score(scores, &rules.random_cut_forest, fence))
             }
             MethodName::IsolationForest | MethodName::Auto => {
-                isolation_forest(&matrix, &standard, rules, forest, &mut outcome.warnings)
+                let all = forest.map(|forest| (forest, numbers(table, &meant(table, policy))));
+                isolation_forest(all, &standard, rules, &mut outcome.warnings)
             }
         };
         match found {
-            Ok(marks) => outcome.take(method, why, marks, &matrix, &standard),
+            Ok(marks) => outcome.take(method, why, marks, &matrix, &standard, policy),
             Err(text) => {
                 let text = format!("{}: {text}", method.id());
                 outcome.warnings.push(Finding::new(Code::OutliersSkipped, text));
@@ -195,45 +207,48 @@ pub(crate) fn find(table: &Table, policy: &Policy, forest: Option<&dyn Forest>) 
     outcome
 }
 
-/// The numbers of the columns that are looked at.
+/// The columns of numbers that the policy means, in the file's order.
+fn meant<'a>(table: &'a Table, policy: &Policy) -> Vec<&'a Column> {
+    let is_meant = |column: &&Column| match &policy.outliers.columns {
+        Some(wanted) => matches!(column.kind, Kind::Number | Kind::Integer) && wanted.contains(&column.name),
+        None => is_feature(column, policy),
+    };
+    table.columns.iter().filter(is_meant).collect()
+}
+
+/// The numbers of the columns that are looked at: those that are meant and vary.
 fn matrix(table: &Table, policy: &Policy) -> (Matrix, Vec<Finding>) {
-    let mut warnings = Vec::new();
-    let mut names = Vec::new();
-    let mut columns = Vec::new();
-    let wanted = policy.outliers.columns.as_ref();
-    for name in wanted.into_iter().flatten().filter(|name| !table.names().contains(&name.as_str())) {
-        let text = format!("outliers.columns names {}, which is no column", shown(name));
-        warnings.push(Finding::new(Code::OutliersSkipped, text));
-    }
-    for column in &table.columns {
-        let is_meant = match wanted {
-            Some(wanted) => wanted.contains(&column.name),
-            None => is_feature(column, policy),
+    let varies = |column: &&Column| column.values().windows(2).any(|pair| pair[0] != pair[1]);
+    let varying: Vec<&Column> = meant(table, policy).into_iter().filter(varies).collect();
+    let matrix = numbers(table, &varying);
+    let skipped = policy.outliers.columns.iter().flatten().filter(|name| !matrix.names.contains(name));
+    let warnings = skipped.map(|name| {
+        let what = match table.column(name).map(|column| column.kind) {
+            None => "is no column",
+            Some(Kind::Number | Kind::Integer) => "has no numbers that vary",
+            Some(_) => "is no column of numbers",
         };
-        if !is_meant {
-            continue;
-        }
-        let values = column.values();
-        let sorted = stats::sorted(&values);
-        if sorted.first() == sorted.last() {
-            if wanted.is_some() {
-                let text =
-                    format!("outliers.columns names {}, which has no numbers that vary", shown(&column.name));
-                warnings.push(Finding::new(Code::OutliersSkipped, text));
-            }
-            continue;
-        }
-        let median = stats::quantile(&sorted, 0.5);
-        let filled = |value: &f64| if value.is_finite() { *value } else { median };
-        names.push(column.name.clone());
-        columns.push(column.numbers().iter().map(filled).collect::<Vec<f64>>());
-    }
+        let text = format!("outliers.columns names {}, which {what}", shown(name));
+        Finding::new(Code::OutliersSkipped, text)
+    });
+    let warnings = warnings.collect();
+    (matrix, warnings)
+}
+
+/// These columns by rows, a missing value being the median.
+fn numbers(table: &Table, columns: &[&Column]) -> Matrix {
+    let filled = |column: &&Column| {
+        let median = stats::quantile(&stats::sorted(&column.values()), 0.5);
+        let value = |value: &f64| if value.is_finite() { *value } else { median };
+        column.numbers().iter().map(value).collect::<Vec<f64>>()
+    };
+    let filled: Vec<Vec<f64>> = columns.iter().map(filled).collect();
     let rows = table.rows();
-    let mut values = Vec::with_capacity(rows * columns.len());
+    let mut values = Vec::with_capacity(rows * filled.len());
     for row in 0..rows {
-        values.extend(columns.iter().map(|column| column[row]));
+        values.extend(filled.iter().map(|column| column[row]));
     }
-    (Matrix { names, rows, values }, warnings)
+    Matrix { names: columns.iter().map(|column| column.name.clone()).collect(), rows, values }
 }
 
 /// Every column with mean 0 and standard deviation 1, as scikit-learn's `StandardScaler`.
@@ -287,7 +302,7 @@ fn automatic(matrix: &Matrix, has_forest: bool) -> (MethodName, String) {
             MethodName::Dbscan,
             format!("{of}: few enough for exact distances, which find outliers between clusters too"),
         ),
-        () if columns > 30 => (
+        () if columns > 30 && rows.saturating_mul(columns) <= MOST_CUT => (
             MethodName::RandomCutForest,
             format!("{of}: cuts follow the spread of columns, so that columns which say nothing do not drown the others"),
         ),
@@ -299,19 +314,23 @@ fn automatic(matrix: &Matrix, has_forest: bool) -> (MethodName, String) {
 }
 
 fn isolation_forest(
-    matrix: &Matrix,
+    forest: Option<(&dyn Forest, Matrix)>,
     standard: &Matrix,
     rules: &OutlierPolicy,
-    forest: Option<&dyn Forest>,
     warnings: &mut Vec<Finding>,
 ) -> Result<Marks, String> {
     let rules_here = &rules.isolation_forest;
-    if let Some(forest) = forest {
-        match forest.judge(matrix) {
+    if let Some((forest, matrix)) = forest {
+        match forest.judge(&matrix) {
             Ok(answer) if answer.outlier.len() == matrix.rows && answer.scores.len() == matrix.rows => {
                 let parameters =
                     BTreeMap::from([("fitted_on".to_owned(), json!("the active model's training data"))]);
-                let marks = match rules_here.threshold.is_some() || rules_here.quantile.is_some() {
+                if rules_here.threshold.is_some() {
+                    let text = "isolation_forest.threshold is one of scores from 0 to 1; the active model's forest has \
+                                scores, and a threshold, of its own";
+                    warnings.push(Finding::new(Code::OutliersSkipped, text));
+                }
+                let marks = match rules_here.quantile.is_some() {
                     true => by_score(answer.scores, rules_here, Fence::Plain { least: f64::MIN }),
                     false => Marks {
                         flagged: answer.outlier,
@@ -336,6 +355,9 @@ fn isolation_forest(
             )),
         }
     }
+    if standard.names.is_empty() {
+        return Err("no column of numbers that varies".to_owned());
+    }
     let (scores, sample) = isolation::scores(standard, rules_here, rules.seed);
     let mut marks = by_score(scores, rules_here, Fence::Plain { least: 0.5 });
     marks.parameters.insert("fitted_on".into(), json!("the data itself"));
@@ -348,8 +370,8 @@ fn isolation_forest(
 enum Fence {
     /// [`FENCE`] box widths above the scores' box, but not below `least`.
     Plain { least: f64 },
-    /// The same of the scores' logarithms, for scores that are ratios.
-    Logarithm,
+    /// The same of the logarithms of the scores and 1, for scores that are ratios, 0 among them; but not above `most`.
+    Logarithm { most: f64 },
 }
 
 /// Marks the rows with scores above a threshold.
@@ -363,10 +385,13 @@ fn by_score(scores: Vec<f64>, rules: &ForestPolicy, fence: Fence) -> Marks {
         (Some(threshold), ..) => (threshold, "policy"),
         (None, Some(share), _) => (stats::quantile(&sorted, share), "quantile"),
         (None, None, Fence::Plain { least }) => (far_out(&sorted).max(least), "fence"),
-        (None, None, Fence::Logarithm) => {
-            let logs: Vec<f64> = sorted.iter().map(|score| score.max(f64::MIN_POSITIVE).ln()).collect();
+        (None, None, Fence::Logarithm { most }) => {
+            let logs: Vec<f64> = sorted.iter().map(|score| score.ln_1p()).collect();
+            // Where half of the rows score alike there is no box.
+            let is_closed = stats::quantile(&logs, 0.75) - stats::quantile(&logs, 0.25) < CLOSED;
             // The way to logarithms and back must not put equal scores above their own fence.
-            (far_out(&logs).exp() * (1.0 + 1e-9), "fence")
+            let fence = far_out(&logs).exp_m1() * (1.0 + 1e-9);
+            (if is_closed { most } else { fence.min(most) }, "fence")
         }
     };
     Marks {
@@ -383,7 +408,15 @@ fn by_score(scores: Vec<f64>, rules: &ForestPolicy, fence: Fence) -> Marks {
 }
 
 impl Outcome {
-    fn take(&mut self, method: MethodName, why: String, marks: Marks, matrix: &Matrix, standard: &Matrix) {
+    fn take(
+        &mut self,
+        method: MethodName,
+        why: String,
+        marks: Marks,
+        matrix: &Matrix,
+        standard: &Matrix,
+        policy: &Policy,
+    ) {
         let rows: Vec<usize> = (0..marks.flagged.len()).filter(|row| marks.flagged[*row]).collect();
         let mut columns = BTreeMap::new();
         match &marks.cells {
@@ -393,13 +426,20 @@ impl Outcome {
                     self.cells.push((*row, matrix.names[*column].clone()));
                 }
             }
-            // Of a row that deviates as a whole, the cell that does most.
+            // Of a row that deviates as a whole, the cells that sigma would mark, at least the one that deviates most.
             None => {
+                let is_replaced = |name: &str| !policy.is_label(name) && !policy.is_key(name);
+                let columns: Vec<usize> =
+                    (0..matrix.names.len()).filter(|column| is_replaced(&matrix.names[*column])).collect();
                 for row in &rows {
                     let deviation = |column: &usize| standard.row(*row)[*column].abs();
-                    let most = (0..matrix.names.len())
-                        .max_by(|one, other| deviation(one).total_cmp(&deviation(other)));
-                    self.cells.extend(most.map(|column| (*row, matrix.names[column].clone())));
+                    let most =
+                        columns.iter().max_by(|one, other| deviation(one).total_cmp(&deviation(other)));
+                    let far = |column: &&usize| {
+                        deviation(column) > policy.outliers.sigma.k || Some(*column) == most
+                    };
+                    let far = columns.iter().filter(far);
+                    self.cells.extend(far.map(|column| (*row, matrix.names[*column].clone())));
                 }
             }
         }

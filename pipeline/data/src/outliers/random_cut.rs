@@ -34,8 +34,8 @@ struct Split {
     high: usize,
 }
 
-/// The score of every row: the mean collusive displacement.
-pub(super) fn scores(standard: &Matrix, policy: &ForestPolicy, seed: u64) -> Vec<f64> {
+/// The score of every row, the mean collusive displacement; and the rows of a sample, which no score is above.
+pub(super) fn scores(standard: &Matrix, policy: &ForestPolicy, seed: u64) -> (Vec<f64>, usize) {
     let trees = policy.trees.unwrap_or(TREES);
     let sample = policy.sample.unwrap_or(SAMPLE).min(standard.rows);
     let mut random = Random::new(seed ^ 0x4c4f_0000);
@@ -49,7 +49,7 @@ pub(super) fn scores(standard: &Matrix, policy: &ForestPolicy, seed: u64) -> Vec
             *sum += tree.displacement(standard.row(row), is_inside[row], &mut random);
         }
     }
-    sums.into_iter().map(|sum| sum / trees as f64).collect()
+    (sums.into_iter().map(|sum| sum / trees as f64).collect(), sample)
 }
 
 impl Tree {

@@ -6,30 +6,21 @@ use std::io::Read;
 use crate::finding::{Code, Finding};
 use crate::policy::Limits;
 
-/// What unpacks to more than this many times its size...
+/// What is too large, and more than this many times what was sent, is called a bomb.
 const MOST_RATIO: u64 = 200;
-/// ...is a bomb, from this size on: small tables of equal rows do shrink that far.
-const HARMLESS: u64 = 32 << 20;
 
 /// The content of a gzip file of one or more members.
 pub(super) fn unpack(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, Finding> {
-    let packed = bytes.len() as u64;
-    let bomb_size = HARMLESS.max(packed.saturating_mul(MOST_RATIO));
-    let most = limits.max_bytes.min(bomb_size);
+    let (packed, most) = (bytes.len() as u64, limits.max_bytes);
     let mut unpacked = Vec::new();
     let read = flate2::read::MultiGzDecoder::new(bytes).take(most + 1).read_to_end(&mut unpacked);
     if unpacked.len() as u64 > most {
-        return Err(if bomb_size <= limits.max_bytes || packed.saturating_mul(MOST_RATIO) < most {
-            Finding::new(
-                Code::ArchiveBomb,
-                format!("{packed} bytes of gzip unpack to more than {most}, over {MOST_RATIO} times as many"),
-            )
-        } else {
-            Finding::new(
-                Code::TooLarge,
-                format!("the gzip file unpacks to more than max_bytes, {}", limits.max_bytes),
-            )
-        });
+        let code = match packed.saturating_mul(MOST_RATIO) < most {
+            true => Code::ArchiveBomb,
+            false => Code::TooLarge,
+        };
+        let text = format!("{packed} bytes of gzip unpack to more than max_bytes, {most}");
+        return Err(Finding::new(code, text));
     }
     match read {
         Ok(_) => Ok(unpacked),

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::{Cells, Raw, check_names};
@@ -14,7 +15,7 @@ use crate::policy::Limits;
 /// Members of one object: what no policy may allow more columns of. One line may be the whole file.
 const MOST_MEMBERS: usize = crate::policy::MOST_COLUMNS as usize;
 
-/// The members of an object in their order, duplicates too, which a map would swallow.
+/// The members of an object in their order, duplicates too, which a map would swallow; one more than [`MOST_MEMBERS`] at most.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
@@ -29,14 +30,12 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    if members.len() == MOST_MEMBERS {
-                        return Err(serde::de::Error::custom(format_args!(
-                            "more than {MOST_MEMBERS} members"
-                        )));
-                    }
+                while members.len() <= MOST_MEMBERS
+                    && let Some(member) = map.next_entry()?
+                {
                     members.push(member);
                 }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(members)
             }
         }
@@ -64,11 +63,23 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
         let members: Members<'_> = match serde_json::from_str(line) {
             Ok(members) => members,
             Err(error) => {
-                bad.add(row, || format!("line {}: no JSON object ({error})", at + 1));
+                // The error's own text quotes values, which may be private.
+                let what = match error.classify() {
+                    Category::Eof => "it ends within a value",
+                    Category::Data => "it is another value",
+                    Category::Syntax | Category::Io => "it is no JSON",
+                };
+                bad.add(row, || {
+                    format!("line {}: no JSON object ({what}, column {})", at + 1, error.column())
+                });
                 continue;
             }
         };
-        for (name, value) in members.0 {
+        if members.0.len() > MOST_MEMBERS {
+            bad.add(row, || format!("line {}: more than {MOST_MEMBERS} members", at + 1));
+            continue;
+        }
+        for (member, (name, value)) in members.0.into_iter().enumerate() {
             let column = *positions.entry(name).or_insert_with_key(|name| {
                 raw.names.push(name.clone());
                 raw.cells.push(Cells::default());
@@ -76,8 +87,7 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
             });
             let cells = &mut raw.cells[column];
             if cells.len() > row {
-                let name = shown(&raw.names[column]);
-                bad.add(row, || format!("line {}: the member {name:?} is there twice", at + 1));
+                bad.add(row, || format!("line {}: member {} is there twice", at + 1, member + 1));
                 continue;
             }
             let Some(cell) = cell(value.get()) else {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cells, Column};
 use crate::finding::Rows;
+use crate::policy::ColumnPolicy;
 
 /// A type of column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +51,13 @@ const MOST_CATEGORIES: usize = 1000;
 /// A column with at least this share of cells of one type is of that type, and the others are misfits.
 const PREVAILING: f64 = 0.9;
 
-/// A column of the wanted type, or of the type that its cells have.
-pub(super) fn typed(name: String, cells: Cells, wanted: Option<Kind>, null_values: &[String]) -> Column {
+/// A column of the type that the policy says, or of the type that its cells have; one with bounds is of numbers.
+pub(super) fn typed(
+    name: String,
+    cells: Cells,
+    rules: Option<&ColumnPolicy>,
+    null_values: &[String],
+) -> Column {
     let rows = cells.len();
     let is_null: Vec<bool> = (0..rows)
         .map(|row| {
@@ -59,7 +65,11 @@ pub(super) fn typed(name: String, cells: Cells, wanted: Option<Kind>, null_value
             cell.is_empty() || null_values.iter().any(|null| null == cell)
         })
         .collect();
-    let kind = wanted.unwrap_or_else(|| guessed(&cells, &is_null));
+    let kind = rules.and_then(|rules| rules.kind).unwrap_or_else(|| match guessed(&cells, &is_null) {
+        kind @ (Kind::Number | Kind::Integer) => kind,
+        _ if rules.is_some_and(ColumnPolicy::has_bounds) => Kind::Number,
+        kind => kind,
+    });
     let mut misfits = Rows::default();
     let mut numbers = Vec::new();
     let mut nulls = 0;
@@ -92,6 +102,11 @@ fn value(kind: Kind, cell: &str) -> Option<f64> {
         Kind::Time => time(cell),
         Kind::Category | Kind::Text => Some(0.0),
     }
+}
+
+/// Is the text a value of this type? Any text is one of text.
+pub(super) fn fits(kind: Kind, text: &str) -> bool {
+    !matches!(kind, Kind::Category | Kind::Text) && value(kind, text).is_some()
 }
 
 /// A decimal number. The words for infinity and what is too large for 64 bits are none: they poison every sum.

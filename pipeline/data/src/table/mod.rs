@@ -83,6 +83,8 @@ impl Column {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub columns: Vec<Column>,
+    /// Positions by name.
+    positions: HashMap<String, usize>,
     rows: usize,
     /// The line of the file that each row begins in.
     lines: Vec<u32>,
@@ -114,17 +116,19 @@ pub fn read(sniffed: &Sniffed<'_>, policy: &Policy) -> Result<(Table, Vec<Findin
         let text = format!("{rows} rows, min_rows is {}", policy.limits.min_rows);
         return Err(vec![Finding::new(Code::TooFewRows, text)]);
     }
-    let columns = raw
+    let columns: Vec<Column> = raw
         .names
         .into_iter()
         .zip(raw.cells)
         .map(|(name, cells)| {
-            let wanted = policy.column(&name).and_then(|column| column.kind);
-            kind::typed(name, cells, wanted, &policy.null_values)
+            let rules = policy.column(&name);
+            kind::typed(name, cells, rules, &policy.null_values)
         })
         .collect();
-    let table = Table { columns, rows, lines: raw.lines };
+    let positions = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
+    let table = Table { columns, positions, rows, lines: raw.lines };
     let mut findings = raw.findings;
+    findings.extend(header_like_data(&table));
     findings.extend(suspicious_cells(&table));
     Ok((table, findings))
 }
@@ -142,11 +146,15 @@ impl Table {
 
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|column| column.name == name)
+        self.columns.get(self.position(name)?)
+    }
+
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
     }
 
     /// A hash of every row: of its cells in these columns with their names, in the order of the names, so that columns may
-    /// change places. Cells are hashed as they are written: `1` and `1.0` differ.
+    /// change places. Cells are hashed as they are written, without blanks around them: `1` and `1.0` differ.
     pub(crate) fn row_hashes(&self, names: &[&str]) -> Vec<u128> {
         let mut columns: Vec<&Column> = names.iter().filter_map(|name| self.column(name)).collect();
         columns.sort_by(|one, other| one.name.cmp(&other.name));
@@ -159,7 +167,7 @@ impl Table {
             .map(|row| {
                 let mut hash = start.clone();
                 for column in &columns {
-                    let cell = column.cell(row);
+                    let cell = column.cell(row).trim();
                     hash.update((cell.len() as u64).to_le_bytes());
                     hash.update(cell.as_bytes());
                 }
@@ -208,14 +216,41 @@ fn check_names(names: &[String], limits: &Limits) -> Vec<Finding> {
     findings
 }
 
-/// Cells that harm somebody else: spreadsheets run formulas, terminals obey control characters.
+/// Columns whose names are values of their type. Not refused: a year may be the name of a column. The names that pandas
+/// gives to columns without any count from 0.
+fn header_like_data(table: &Table) -> Option<Finding> {
+    let counted = table.columns.iter().enumerate().all(|(at, column)| column.name == at.to_string());
+    let like: Vec<&Column> =
+        table.columns.iter().filter(|column| !counted && kind::fits(column.kind, &column.name)).collect();
+    let first = like.first()?;
+    let text = format!(
+        "{} columns are called like their values (the first is {:?}); if the first line is data, put a header before it",
+        like.len(),
+        shown(&first.name)
+    );
+    Some(Finding::new(Code::HeaderLikeData, text).in_column(&first.name))
+}
+
+/// Cells and names that harm somebody else: spreadsheets run formulas, terminals obey control characters.
 fn suspicious_cells(table: &Table) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for column in table.columns.iter().filter(|column| column.numbers.is_empty()) {
+    let is_formula = |cell: &str| {
+        let cell = cell.trim_start();
+        cell.starts_with(['=', '+', '-', '@']) && cell.len() > 1 && cell.trim_end().parse::<f64>().is_err()
+    };
+    for column in &table.columns {
+        if is_formula(&column.name) {
+            let text =
+                format!("a spreadsheet would run the column's name {:?} as a formula", shown(&column.name));
+            findings.push(Finding::new(Code::Formula, text).in_column(&column.name));
+        }
+        if !column.numbers.is_empty() && column.misfits.is_empty() {
+            continue;
+        }
         let (mut formulas, mut controls) = (Rows::default(), Rows::default());
         for row in 0..table.rows {
             let cell = column.cell(row);
-            if cell.starts_with(['=', '+', '-', '@']) && cell.len() > 1 && cell.parse::<f64>().is_err() {
+            if is_formula(cell) {
                 formulas.add(row);
             }
             if cell.bytes().any(|byte| byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t') || byte == 0x7f)

@@ -65,7 +65,7 @@ fn malformed_files_are_refused_with_the_place() {
     for (text, code, part) in [
         ("{\"a\":1}\n{\"a\":\n", Code::BadJson, "line 2"),
         ("{\"a\":1}\n[1]\n", Code::BadJson, "line 2"),
-        ("{\"a\":1,\"a\":2}\n", Code::BadJson, "\"a\" is there twice"),
+        ("{\"a\":1,\"a\":2}\n", Code::BadJson, "member 2 is there twice"),
         ("{\"a\":{\"b\":1}}\n", Code::Nested, "line 1"),
         ("{}\n", Code::HeaderEmpty, "no members"),
         ("{\"a\":NaN}\n{\"a\":1}\n", Code::BadJson, "line 1"),
@@ -87,10 +87,29 @@ fn malformed_files_are_refused_with_the_place() {
 
 #[test]
 fn cells_that_harm_others_are_told() {
-    let text = "a,b,c\n=cmd|' /C calc'!A0,-5,x\n@sum,-1e3,\u{1b}[2J\n-,+7,y\n";
+    let text = "a,b,c\n =cmd|' /C calc'!A0,-5,x\n@sum,-1e3,\u{1b}[2J\n-,+7,y\n";
     let (_, findings) = table("a.csv", text, &Policy::default()).expect("a table");
     let codes: Vec<(Code, u64)> = findings.iter().map(|finding| (finding.code, finding.count)).collect();
     assert_eq!(codes, [(Code::Formula, 2), (Code::ControlCharacters, 1)]);
+    let text = format!("=A1,b\n{}1,=cmd()\n", "1,2\n".repeat(20));
+    let (_, findings) = table("a.csv", &text, &Policy::default()).expect("a table");
+    let found: Vec<(Code, u64)> = findings.iter().map(|finding| (finding.code, finding.count)).collect();
+    assert_eq!(found, [(Code::Formula, 0), (Code::Formula, 1)], "a name, and a cell among numbers");
+}
+
+#[test]
+fn a_header_that_may_be_data_is_told() {
+    for (text, warned) in [
+        ("5.1,3.5,Iris-setosa\n4.9,3.0,Iris-setosa\n", true),
+        ("1\n2\n3\n", true),
+        ("2026-01-01,true\n2026-01-02,false\n", true),
+        ("0,1\n2,3\n", false),
+        ("a,b\n2,3\n", false),
+        ("2019,b\nx,3\n", false),
+    ] {
+        let (_, findings) = table("a.csv", text, &Policy::default()).expect(text);
+        assert_eq!(findings.iter().any(|finding| finding.code == Code::HeaderLikeData), warned, "{text}");
+    }
 }
 
 #[test]
@@ -99,7 +118,7 @@ fn rows_have_one_hash_whatever_the_columns_order() {
         let (table, _) = table("a", text, &Policy::default()).expect("a table");
         table.row_hashes(&table.names())
     };
-    assert_eq!(hashes("a,b\n1,2\n3,4\n"), hashes("b,a\n2,1\n4,3\n"));
+    assert_eq!(hashes("a,b\n1,2\n3,4\n"), hashes("b,a\n2,1\n4, 3\n"));
     assert_eq!(hashes("a,b\n1,2\n"), hashes("{\"a\":1,\"b\":2}\n"));
     assert_ne!(hashes("a,b\n12,3\n"), hashes("a,b\n1,23\n"));
 }
