@@ -43,6 +43,8 @@ FIRES = {
 }
 SCALES = {"always1": (1, 1), "always2": (2, 2), "faas": (0, 2)}
 TICK = os.sysconf("SC_CLK_TCK")
+# What a CPU for a second costs in GB of memory for a second, as clouds price functions.
+CPU_PER_GB = 9
 
 
 def manifests(mode: str, variant: str, idle: float, train_seconds: float) -> str:
@@ -161,11 +163,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until(ready, seconds: float = 60.0) -> None:
+def wait_until(ready, what: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
-            raise SystemExit("not ready in time")
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
         time.sleep(0.02)
 
 
@@ -202,10 +204,12 @@ def one_run(mode: str, variant: str, options, seed: int) -> dict:
             *("--listen", f"127.0.0.1:{engine}", "--server", f"http://127.0.0.1:{admin}"),
         )
         base = f"http://127.0.0.1:{engine}"
-        wait_until(lambda: answers(f"{base}/health/readiness") is not None)
+        for port in (admin, engine):
+            address = f"http://127.0.0.1:{port}/health/readiness"
+            wait_until(lambda address=address: answers(address) is not None, address)
         if mode != "faas":
             expected = len(STAGES) * SCALES[mode][0]
-            wait_until(lambda: instances(base) >= expected, 180)
+            wait_until(lambda: instances(base) >= expected, "instances of all stages", 180)
         meter = Meter(root.pid)
         cpu_before = meter.cpu()
         window_from = time.monotonic()
@@ -214,7 +218,7 @@ def one_run(mode: str, variant: str, options, seed: int) -> dict:
         first = time.monotonic()
         for pipeline in range(options.pipelines):
             push(folder / "engine/store", base, f"bench-{pipeline}", dataset(seed * 100 + pipeline))
-        wait_until(lambda: ended(base) >= options.pipelines, 600)
+        wait_until(lambda: ended(base) >= options.pipelines, f"pipelines that ended (see {folder})", 300)
         makespan = time.monotonic() - first
         rest = options.window - (time.monotonic() - window_from)
         if rest > 0:
@@ -230,6 +234,8 @@ def one_run(mode: str, variant: str, options, seed: int) -> dict:
             "mode": mode,
             "pipelines": options.pipelines,
             "train_cpu_s": options.train_seconds,
+            "window_s": options.window,
+            "idle_s": options.idle,
             "load_before": round(load, 2),
             "makespan_s": round(makespan, 2),
             "cpu_s": round(meter.cpu() - cpu_before, 2),
@@ -242,7 +248,9 @@ def one_run(mode: str, variant: str, options, seed: int) -> dict:
         for process in reversed(started):
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+        # What was left by a run that failed is looked at.
+        if sys.exc_info()[0] is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def instances(base: str) -> int:
@@ -275,17 +283,49 @@ def spread(values: list[float]) -> str:
     return f"{middle:.1f} ({low:.1f}-{high:.1f})"
 
 
+def show(results: list[dict]) -> None:
+    """Medians with quartiles, and from which pause between bursts on the saved memory is worth more than the CPU time of cold starts."""
+    columns = {"makespan_s": "makespan s", "cpu_s": "CPU s", "average_mb": "average MB", "idle_mb": "idle MB"}
+    keys = list(dict.fromkeys((row["variant"], row["pipelines"], row["train_cpu_s"], row["mode"]) for row in results))
+    values = {
+        key: [row for row in results if (row["variant"], row["pipelines"], row["train_cpu_s"], row["mode"]) == key]
+        for key in keys
+    }
+    print("\n| variant | pipelines | train CPU s | mode | runs | " + " | ".join(columns.values()) + " |")
+    print("| --- " * (5 + len(columns)) + "|")
+    for key in keys:
+        rows = values[key]
+        cells = [spread([row[name] for row in rows if row[name] is not None] or [float("nan")]) for name in columns]
+        print("| " + " | ".join([*map(str, key), str(len(rows)), *cells]) + " |")
+    print("median (quartiles, or range below four runs)\n")
+
+    def middle(key, name: str) -> float:
+        return statistics.median(row[name] for row in values[key])
+
+    for key in keys:
+        faas = (*key[:3], "faas")
+        if key == faas or faas not in values or any(row["idle_mb"] is None for row in values[key] + values[faas]):
+            continue
+        cpu = middle(faas, "cpu_s") - middle(key, "cpu_s")
+        memory = (middle(key, "idle_mb") - middle(faas, "idle_mb")) / 1024
+        gap = max(0.0, CPU_PER_GB * cpu / memory)
+        print(f"{key[0]}, {key[1]} pipelines: {cpu:+.1f} CPU s beside {key[3]}, paid for by a pause of {gap:.0f} s")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, default=10)
     arguments.add_argument("--pipelines", type=int, default=8)
     arguments.add_argument("--train-seconds", type=float, default=0.5, help="CPU seconds of one training")
-    arguments.add_argument("--window", type=float, default=40.0, help="seconds")
+    arguments.add_argument("--window", type=float, default=20.0, help="seconds")
     arguments.add_argument("--idle", type=float, default=6.0, help="seconds until an idle instance ends, at least 6 as in Knative")
     arguments.add_argument("--variants", nargs="+", default=["rust", "python"], choices=["rust", "python"])
     arguments.add_argument("--modes", nargs="+", default=list(SCALES), choices=list(SCALES))
     arguments.add_argument("--out", type=Path, default=REPOSITORY / "bench/results/pipeline.json")
+    arguments.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="only print the table of results that are there")
     options = arguments.parse_args()
+    if options.show:
+        return show([row for path in options.show for row in json.loads(path.read_text())])
     results = []
     # Interleaved, so that what else the machine does falls on all modes alike.
     for run, variant, mode in itertools.product(range(options.runs), options.variants, options.modes):
@@ -293,15 +333,8 @@ def main() -> None:
         results.append(result)
         print(json.dumps(result), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\n{'variant':8} {'mode':8} {'makespan s':>20} {'CPU s':>20} {'average MB':>22} {'idle MB':>9}")
-    for variant, mode in itertools.product(options.variants, options.modes):
-        rows = [row for row in results if (row["variant"], row["mode"]) == (variant, mode)]
-        columns = [spread([row[name] for row in rows]) for name in ("makespan_s", "cpu_s", "average_mb")]
-        idle = [row["idle_mb"] for row in rows if row["idle_mb"] is not None]
-        tail = f"{statistics.median(idle):.1f}" if idle else "-"
-        print(f"{variant:8} {mode:8} {columns[0]:>20} {columns[1]:>20} {columns[2]:>22} {tail:>9}")
-    print("median (quartiles, or range below four runs)")
+        options.out.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
+    show(results)
 
 
 if __name__ == "__main__":
