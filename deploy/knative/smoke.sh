@@ -10,6 +10,7 @@
 #   SMOKE_SECONDS            how long to wait for the model, 900
 #   SMOKE_ACCESS_KEY_ID, SMOKE_SECRET_ACCESS_KEY
 #                            keys for the store, if the Secret baton-store is to be made
+#   SMOKE_KEEP=1             leave everything where it is, to look at it
 #
 # Ends with 0 for a deployed model, 1 for a refused one or none in time, 64 for wrong usage.
 set -euo pipefail
@@ -22,12 +23,14 @@ made_namespace=no
 label=app.kubernetes.io/part-of=baton-smoke
 
 usage() { echo "smoke: $*" >&2; exit 64; }
-[ -n "$file" ] && [ -r "$file" ] || usage "SMOKE_FILE names no file that can be read"
+[ -f "$file" ] && [ -r "$file" ] || usage "SMOKE_FILE names no file that can be read"
 [ "$(stat -c %s "$file")" -le 921600 ] || usage "$file has more than 900 KiB, which no ConfigMap holds"
 [[ $seconds =~ ^[0-9]+$ ]] || usage "SMOKE_SECONDS is no number"
-kubectl version >/dev/null 2>&1 || usage "no cluster answers: set KUBECONFIG"
+[ -z "${SMOKE_ACCESS_KEY_ID:-}" ] || [ -n "${SMOKE_SECRET_ACCESS_KEY:-}" ] || usage "SMOKE_SECRET_ACCESS_KEY is missing"
+answer=$(kubectl --request-timeout=10s version 2>&1) || usage "no cluster answers (KUBECONFIG says which): ${answer##*$'\n'}"
 for kind in brokers.eventing.knative.dev services.serving.knative.dev jobsinks.sinks.knative.dev; do
-    kubectl get crd "$kind" >/dev/null 2>&1 || usage "the cluster has no $kind: Knative Serving and Eventing are needed"
+    answer=$(kubectl --request-timeout=10s get crd "$kind" 2>&1) ||
+        usage "the cluster has no $kind (Knative Serving and Eventing are needed): ${answer##*$'\n'}"
 done
 
 kube() { kubectl --namespace "$namespace" "$@"; }
@@ -36,10 +39,15 @@ clean_up() {
     code=$?
     trap - EXIT
     if [ "$code" -ne 0 ]; then
-        kube get broker,trigger,ksvc,jobsink,job,pod 2>/dev/null >&2 || true
-        kube logs smoke-push 2>/dev/null >&2 || true
+        for what in "get broker,trigger,ksvc,jobsink,job,pod" "get events --sort-by=.lastTimestamp" \
+            "logs smoke-push" "logs --selector app.kubernetes.io/component=trainer --tail=50"; do
+            # shellcheck disable=SC2086 # words on purpose
+            kube $what >&2 || true
+        done
     fi
-    if [ "$made_namespace" = yes ]; then
+    if [ "${SMOKE_KEEP:-}" = 1 ]; then
+        echo "smoke: left in the namespace $namespace" >&2
+    elif [ "$made_namespace" = yes ]; then
         kubectl delete namespace "$namespace" --wait=false >/dev/null 2>&1 || true
     else
         kube delete trigger,pod,service,networkpolicy,configmap --selector "$label" --wait=false >/dev/null 2>&1 || true
@@ -64,7 +72,7 @@ else
     }
     secret baton-token token "$(head -c 32 /dev/urandom | base64 -w0)" data-token "$(head -c 32 /dev/urandom | base64 -w0)"
     if [ -n "${SMOKE_ACCESS_KEY_ID:-}" ]; then
-        secret baton-store access-key-id "$SMOKE_ACCESS_KEY_ID" secret-access-key "${SMOKE_SECRET_ACCESS_KEY:?}"
+        secret baton-store access-key-id "$SMOKE_ACCESS_KEY_ID" secret-access-key "$SMOKE_SECRET_ACCESS_KEY"
     fi
     kubectl apply -k "$here"
 fi
@@ -90,7 +98,13 @@ select_objects() { awk -v RS='---\n' -v push="$1" '(/name: smoke-push/ ? "yes" :
 select_objects no | kube create -f -
 kube wait --for=condition=Ready --timeout=120s pod/smoke-watch trigger/smoke-watch
 select_objects yes | kube create -f -
-kube wait --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s pod/smoke-push
+phase=Pending
+for ((tries = 0; tries < 90; tries++)); do
+    phase=$(kube get pod smoke-push --output 'jsonpath={.status.phase}')
+    case $phase in Succeeded | Failed) break ;; esac
+    sleep 2
+done
+[ "$phase" = Succeeded ] || { echo "smoke: the push did not succeed: its pod is $phase" >&2; exit 1; }
 
 echo "smoke: the dataset is pushed; waiting up to $seconds s for the model"
 end=$((SECONDS + seconds))

@@ -79,8 +79,8 @@ fn main() {
     let records = open(&file).unwrap();
     println!("\n| where | sort | limit | found | ms |\n| --- | --- | --- | --- | --- |");
     for &(filter, sort, limit) in QUESTIONS {
-        let query = Query { filter: filter.into(), sort: sort.into(), limit, model: None };
-        let (milliseconds, found) = median(|| search(&records, &query).unwrap().len());
+        let query = Query { filter: filter.into(), sort: sort.into(), limit, ..Query::default() };
+        let (milliseconds, found) = median(|| search(&records, &query).unwrap().runs.len());
         println!("| `{filter}` | `{sort}` | {limit} | {found} | {milliseconds:.1} |");
     }
     let sql = "SELECT document FROM run WHERE document IS NOT NULL
@@ -92,8 +92,8 @@ fn main() {
         rows.map(Result::unwrap).count()
     });
     let (filter, sort, _) = QUESTIONS[1];
-    let query = Query { filter: filter.into(), sort: sort.into(), limit: 10_000, model: None };
-    let (ours, same) = median(|| search(&records, &query).unwrap().len());
+    let query = Query { filter: filter.into(), sort: sort.into(), limit: 10_000, ..Query::default() };
+    let (ours, same) = median(|| search(&records, &query).unwrap().runs.len());
     println!(
         "\nthe second one without a limit: {ours:.1} ms ({same} found); in SQL with json_extract: {milliseconds:.1} ms ({found} found)"
     );

@@ -34,8 +34,10 @@ fn seen(context: Arc<Context>, event: Event) -> Call {
         let mut data = json!({ "attributes": attributes(&event) });
         match &event.data {
             Data::None => {}
-            Data::Json(Value::String(text)) if text.len() > LONG => data["length"] = text.len().into(),
-            Data::Json(value) => data["data"] = value.clone(),
+            Data::Json(json) => match json.value() {
+                Value::String(text) if text.len() > LONG => data["length"] = text.len().into(),
+                value => data["data"] = value,
+            },
             Data::Bytes(bytes) if bytes.len() > LONG => data["length"] = bytes.len().into(),
             Data::Bytes(bytes) => {
                 data["data_base64"] = base64::engine::general_purpose::STANDARD.encode(bytes).into();

@@ -1,6 +1,7 @@
 //! The artifact store: blobs by their digest, and append-only logs, in a folder or in S3 and its like.
 //!
-//! Keys: `docs/pipeline-reference.md`. Nothing is ever overwritten: an entry is created if absent, or the writer has lost.
+//! Keys: `docs/pipeline-reference.md`. Nothing is ever overwritten but a damaged blob, with the bytes that its name demands: an entry
+//! is created if absent, or the writer has lost.
 //! A conditional update (If-Match) would be shorter for the logs, but folders do not have it, and several servers that
 //! speak S3 ignore it; [`Store::probe`] refuses those that ignore create-if-absent too.
 
@@ -10,11 +11,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::ClientConfigKey;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+/// A blob above this size goes to S3 in parts of it.
+const PART: usize = 8 << 20;
+/// For one request to S3, with its bytes: 8 MiB at 70 KB/s.
+const REQUEST_TIME: &str = "120 seconds";
 
 /// The SHA-256 of a blob; as text `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -150,8 +158,15 @@ impl Store {
                 address: address.to_owned(),
             }),
             "s3" => {
-                let objects = object_store::aws::AmazonS3Builder::from_env()
+                let set = |name: &str| std::env::var(name).unwrap_or_default();
+                let is_http =
+                    ["AWS_ENDPOINT", "AWS_ENDPOINT_URL"].iter().any(|name| set(name).starts_with("http://"));
+                if is_http && !["true", "1"].contains(&set("AWS_ALLOW_HTTP").to_ascii_lowercase().as_str()) {
+                    return Err(bad("an AWS_ENDPOINT of http:// needs AWS_ALLOW_HTTP=true".into()));
+                }
+                let objects = AmazonS3Builder::from_env()
                     .with_url(address)
+                    .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIME)
                     .build()
                     .map_err(|error| bad(error.to_string()))?;
                 let prefix = Path::from_url_path(url.path()).map_err(|error| bad(error.to_string()))?;
@@ -166,16 +181,19 @@ impl Store {
         &self.address
     }
 
-    /// Makes sure that an entry cannot be created twice; folders are known to keep that and are not asked. It cannot prove that a
-    /// server does so while two write at the same moment.
+    fn is_folder(&self) -> bool {
+        !self.address.contains("://")
+    }
+
+    /// Makes sure that entries can be created, and none twice. It cannot prove that a server keeps that while two write at the same
+    /// moment.
     ///
     /// # Errors
     /// [`StoreError::NoConditionalPut`] for a store that pretends, or the store's own failure.
     pub async fn probe(&self) -> Result<()> {
-        if !self.address.contains("://") {
-            return Ok(());
-        }
-        let key = format!("probe/{}", uuid::Uuid::new_v4().simple());
+        // A folder would keep an empty one.
+        let separator = if self.is_folder() { '-' } else { '/' };
+        let key = format!("probe{separator}{}", uuid::Uuid::new_v4().simple());
         self.create(&key, Bytes::from_static(b"1")).await?;
         let second = self.create(&key, Bytes::from_static(b"2")).await?;
         let _ = self.objects.delete(&self.path(&key)).await;
@@ -185,7 +203,7 @@ impl Store {
         Ok(())
     }
 
-    /// Stores bytes under their digest; storing them again costs nothing.
+    /// Stores bytes under their digest; storing them again costs a look at what is there, which is mended if it is damaged.
     ///
     /// # Errors
     /// The store's own failure.
@@ -193,8 +211,59 @@ impl Store {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         let size = bytes.len() as u64;
-        self.create(&blob_key(&digest), bytes).await?;
-        Ok(Reference { digest, size })
+        let key = blob_key(&digest);
+        let path = self.path(&key);
+        let reference = Reference { digest, size };
+        if !self.is_folder() && bytes.len() > PART {
+            if !self.is_whole(&reference).await? {
+                self.put_in_parts(&path, bytes).await.map_err(|error| failed("write", &key, error))?;
+            }
+        } else if !self.create(&key, bytes.clone()).await? && !self.is_whole(&reference).await? {
+            tracing::warn!("{key} was damaged and is written again");
+            let written = self.objects.put(&path, PutPayload::from_bytes(bytes)).await;
+            written.map_err(|error| failed("write", &key, error))?;
+        }
+        Ok(reference)
+    }
+
+    /// Is the blob there, with its size and, in a folder, its bytes? Servers look after those.
+    async fn is_whole(&self, reference: &Reference) -> Result<bool> {
+        let key = blob_key(&reference.digest);
+        if self.is_folder() {
+            return match self.get(&reference.digest, reference.size).await {
+                Ok(_) => Ok(true),
+                Err(StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::TooLarge(..)) => {
+                    Ok(false)
+                }
+                Err(error) => Err(error),
+            };
+        }
+        match self.objects.head(&self.path(&key)).await {
+            Ok(found) => Ok(found.size == reference.size),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed("read", &key, error)),
+        }
+    }
+
+    /// Not create-if-absent: two writers of a blob write the same bytes.
+    async fn put_in_parts(&self, path: &Path, bytes: Bytes) -> object_store::Result<()> {
+        let mut upload = self.objects.put_multipart(path).await?;
+        let mut sent = Ok(());
+        for start in (0..bytes.len()).step_by(PART) {
+            let part = bytes.slice(start..bytes.len().min(start + PART));
+            sent = upload.put_part(PutPayload::from_bytes(part)).await;
+            if sent.is_err() {
+                break;
+            }
+        }
+        let done = match sent {
+            Ok(()) => upload.complete().await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            let _ = upload.abort().await;
+        }
+        done
     }
 
     /// A blob, verified.
@@ -211,6 +280,19 @@ impl Store {
         let bytes = found.bytes().await.map_err(|error| failed("read", &key, error))?;
         if Digest::of(&bytes) != *digest {
             return Err(StoreError::Damaged { key, reason: "its bytes have another digest".into() });
+        }
+        Ok(bytes)
+    }
+
+    /// The blob that a reference names, verified with its size.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn read(&self, reference: &Reference, limit: u64) -> Result<Bytes> {
+        let bytes = self.get(&reference.digest, limit).await?;
+        if bytes.len() as u64 != reference.size {
+            let reason = format!("it has {} bytes, the reference says {}", bytes.len(), reference.size);
+            return Err(StoreError::Damaged { key: blob_key(&reference.digest), reason });
         }
         Ok(bytes)
     }
@@ -345,10 +427,20 @@ impl Store {
 }
 
 fn failed(verb: &str, key: &str, error: object_store::Error) -> StoreError {
-    match error {
-        object_store::Error::NotFound { .. } => StoreError::Missing(key.to_owned()),
-        source => StoreError::Io { operation: format!("cannot {verb} {key}: {source}"), source },
+    let is_absent = matches!(error, object_store::Error::NotFound { .. });
+    if is_absent && verb != "write" {
+        return StoreError::Missing(key.to_owned());
     }
+    let mut reason = if is_absent { "there is no such bucket: ".to_owned() } else { String::new() };
+    reason.push_str(&error.to_string());
+    // The cause of a broken connection is at the end of the chain, and most links repeat what is behind them.
+    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+    for cause in causes.map(ToString::to_string) {
+        if !reason.contains(&cause) {
+            reason.push_str(&format!(": {cause}"));
+        }
+    }
+    StoreError::Io { operation: format!("cannot {verb} {key}: {reason}"), source: error }
 }
 
 fn blob_key(digest: &Digest) -> String {
@@ -409,6 +501,42 @@ mod tests {
         std::fs::write(path, "other bytes").expect("damaged");
         assert!(matches!(store.get(&reference.digest, 100).await, Err(StoreError::Damaged { .. })));
         assert!(matches!(store.get(&Digest::of(b"?"), 100).await, Err(StoreError::Missing(_))));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_blob_is_mended_by_the_same_bytes() {
+        let (folder, store) = folder();
+        let reference = store.put("some bytes").await.expect("stored");
+        let path = folder.path().join("blobs/sha256").join(reference.digest.hex());
+        for damaged in ["some", "some bytes and more", "SOME BYTES"] {
+            std::fs::write(&path, damaged).expect("damaged");
+            assert_eq!(store.put("some bytes").await.expect("again"), reference);
+            assert_eq!(store.read(&reference, 100).await.expect("read"), "some bytes");
+        }
+        let other = Reference { size: 9, ..reference };
+        assert!(matches!(store.read(&other, 100).await, Err(StoreError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_large_blob_goes_in_parts() {
+        let store = Store::open("memory:///").expect("a store");
+        let bytes: Bytes = (0..2 * PART + 5).map(|position| position as u8).collect::<Vec<_>>().into();
+        let reference = store.put(bytes.clone()).await.expect("stored");
+        assert_eq!(store.put(bytes.clone()).await.expect("again"), reference);
+        assert_eq!(store.read(&reference, u64::MAX).await.expect("read"), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_probed_and_left_as_it_was() {
+        let (folder, store) = folder();
+        store.probe().await.expect("a folder that can be written");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        // A file in the way: root may write to a folder without permission.
+        std::fs::remove_dir(folder.path()).expect("removed");
+        std::fs::write(folder.path(), "").expect("a file");
+        assert!(store.probe().await.expect_err("no folder any more").is_transient());
+        std::fs::remove_file(folder.path()).expect("removed");
+        std::fs::create_dir(folder.path()).expect("for the end");
     }
 
     #[tokio::test]

@@ -16,21 +16,22 @@ from support.runner import BINARY, REPOSITORY, Runner
 
 CI = REPOSITORY / "deploy/ci"
 DIGITS = REPOSITORY / "pipeline/sample/digits"
+HELPER = REPOSITORY / "pipeline/python"
 TOKEN = "a token of a CI job"
 SECONDS = 250
-# What docs/pipeline-training.md begins with, and a contract.
+# What docs/pipeline-training.md begins with.
 TRAINER = """
-from pathlib import Path
 from sklearn.linear_model import LogisticRegression
 from baton_pipeline import main
 
 def train(run):
     model = LogisticRegression(C=run.parameter("C", 1.0), max_iter=50).fit(run.features, run.labels)
     accuracy = model.score(run.features, run.labels)
-    run.finish(model, metrics={"accuracy": accuracy}, input_name="pixels", contract=Path("contract.proto"))
+    run.finish(model, metrics={"accuracy": accuracy}, input_name="pixels")
 
 main(train)
 """
+WITH_CONTRACT = ('input_name="pixels"', 'input_name="pixels", contract=__import__("pathlib").Path("contract.proto")')
 BREAKING = ("repeated float probabilities = 2;", "repeated float probabilities = 3;")
 
 
@@ -41,15 +42,42 @@ def data(tmp_path_factory):
     return folder / "v1.csv"
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The helper as docs/ci.md has it made."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = shutil.copytree(HELPER, folder / "python", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    command = [str(pipeline.PYTHON), "-m", "pip", "wheel", "-q", "--no-index", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*command, "-w", str(folder), str(copy)], check=True, timeout=120)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """A machine's Python, which has what the helper builds on, but not the helper."""
+    folder = tmp_path_factory.mktemp("python")
+    subprocess.run([str(pipeline.PYTHON), "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    (packages,) = (pipeline.PIPELINE / "lib").glob("python*/site-packages")
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    for entry in packages.iterdir():
+        if "baton_pipeline" not in entry.name:
+            (site / entry.name).symlink_to(entry)
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path, data):
-    """A user's repository: trainer, its contract, its data, in git, with all workflows."""
+def repository(tmp_path, data, wheel, python):
+    """A user's repository: trainer, its contract, its data, the helper's wheel, in git, with all workflows."""
     folder = tmp_path / "repository"
     (folder / "data").mkdir(parents=True)
     (folder / "train.py").write_text(TRAINER)
     shutil.copy(DIGITS / "contract.proto", folder)
     shutil.copy(data, folder / "data/digits.csv")
-    (folder / "requirements.txt").write_text("baton-pipeline[sklearn]\n")
+    (folder / "wheels").mkdir()
+    shutil.copy(wheel, folder / "wheels")
+    (folder / "requirements.txt").write_text(f"./wheels/{wheel.name}[sklearn]\n")
+    (tmp_path / "python").symlink_to(python)
     shutil.copytree(CI / "github", folder / ".github/workflows")
     shutil.copy(CI / "gitlab/.gitlab-ci.yml", folder)
     git(folder, "init", "--quiet", "--initial-branch=main")
@@ -68,16 +96,16 @@ def commit(folder: Path) -> None:
 
 
 def variables(folder: Path) -> dict[str, str]:
-    """Of a machine for CI jobs: `python` with the trainer's packages and `baton` are on its path."""
+    """Of a machine for CI jobs: `python` is on its path, and another `baton` than the one that BATON names."""
     bin_folder = folder.parent / "bin"
     bin_folder.mkdir(exist_ok=True)
     # act loses what a step wrote in its last milliseconds, about once in fifteen times; CI systems do not.
-    for name, program in (("baton", BINARY), ("curl", shutil.which("curl"))):
+    for name, program in (("my-baton", BINARY), ("baton", "/bin/false"), ("curl", shutil.which("curl"))):
         (bin_folder / name).write_text(f'#!/bin/sh\n"{program}" "$@"; code=$?; sleep 0.3; exit $code\n')
         (bin_folder / name).chmod(0o755)
-    path = [str(bin_folder), str(PIPELINE / "bin"), os.environ["PATH"]]
+    path = [str(bin_folder), str(folder.parent / "python/bin"), os.environ["PATH"]]
     environment = pipeline.clean_environment()
-    return {**environment, "PATH": ":".join(path), "BATON_PARAM_C": "0.5"}
+    return {**environment, "PATH": ":".join(path), "BATON_PARAM_C": "0.5", "PIP_NO_INDEX": "1"}
 
 
 def by_act(folder: Path, workflow: str, server: str, token: str) -> subprocess.CompletedProcess:
@@ -98,6 +126,8 @@ def by_act(folder: Path, workflow: str, server: str, token: str) -> subprocess.C
         "--no-cache-server",
         "--var",
         f"BATON_SERVER={server}",
+        "--var",
+        f"BATON={folder.parent}/bin/my-baton",
         "--secret",
         "BATON_TOKEN",
     ]
@@ -111,7 +141,7 @@ def by_shell(folder: Path, job: str, server: str, token: str) -> subprocess.Comp
     jobs = yaml.safe_load((folder / ".gitlab-ci.yml").read_text())
     lines = jobs[jobs[job]["extends"]]["before_script"] + jobs[job]["script"]
     assert all(isinstance(line, str) for line in lines)
-    environment = {**variables(folder), "BATON_SERVER": server, "BATON_TOKEN": token}
+    environment = {**variables(folder), "BATON_SERVER": server, "BATON_TOKEN": token, "BATON": "my-baton"}
     environment.update(CI_COMMIT_SHA=git(folder, "rev-parse", "HEAD"), CI_JOB_URL="https://gitlab.example/jobs/1")
     return run(["bash", "-e", "-o", "pipefail", "-c", "\n".join(lines)], folder, environment)
 
@@ -166,6 +196,12 @@ def test_a_ci_job_trains_and_pushes_and_fails_with_the_reason_when_it_is_refused
     if not job.endswith("curl"):
         assert provenance["commit"] == git(repository, "rev-parse", "HEAD") and "://" in provenance["ci"]
 
+    trainer = repository / "train.py"
+    trainer.write_text(TRAINER.replace(*WITH_CONTRACT))
+    commit(repository)
+    done = JOBS[job](repository, address, TOKEN)
+    assert done.returncode == 0, done.stdout
+    first = asked(guarded, "/v1/models/digits")
     contract = repository / "contract.proto"
     contract.write_text(contract.read_text().replace(*BREAKING))
     commit(repository)
@@ -179,6 +215,41 @@ def test_a_ci_job_trains_and_pushes_and_fails_with_the_reason_when_it_is_refused
 def test_a_ci_job_without_a_valid_token_fails_with_the_reason(repository, guarded):
     done = JOBS["gitlab"](repository, f"http://{guarded.admin}", "another token")
     assert done.returncode != 0 and "NO_CREDENTIALS" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_a_model_that_is_to_be_compared_first_enters_the_pipeline(tmp_path):
+    """The bundle in the store, once, and `artifact.pushed` with it; label and classes are those of the provenance."""
+    out, at, sink = tmp_path / "out", tmp_path / "store", pipeline.Sink()
+    out.mkdir()
+    (out / "model.onnx").write_bytes(b"model")
+    known = {
+        "label": "kind",
+        "features": ["a"],
+        "classes": ["no", "yes"],
+        "dataset": {"name": "d", "digest": "sha256:1"},
+    }
+    (out / "provenance.json").write_text(json.dumps(known))
+    (tmp_path / "holdout.csv").write_text("a,kind\n1,yes\n")
+    environment = {**pipeline.clean_environment(), "BATON_ARTIFACTS": f"file://{at}/", "K_SINK": sink.url}
+    command = ["sh", str(CI / "evaluate.sh"), "digits", str(out), str(tmp_path / "holdout.csv")]
+    try:
+        for label in ([], [], ["other"]):
+            subprocess.run([*command, *label], env=environment, check=True, timeout=30)
+        first, again, other = sink.taken
+    finally:
+        sink.close()
+    assert first == again and (first["type"], first["subject"]) == ("dev.baton.artifact.pushed.v1", "digits")
+    bundle = json.loads(pipeline.blob(at, first["data"]["bundle"]))
+    parts = bundle.pop("parts")
+    assert bundle == {
+        **{name: known[name] for name in ("label", "features", "classes")},
+        **{"model": "digits", "dataset": "d", "dataset_digest": "sha256:1", "holdout": first["data"]["holdout"]},
+    }
+    assert pipeline.blob(at, parts["model.onnx"]) == b"model" and set(parts) == {"model.onnx", "provenance.json"}
+    assert pipeline.blob(at, bundle["holdout"]) == (tmp_path / "holdout.csv").read_bytes()
+    assert json.loads(pipeline.blob(at, other["data"]["bundle"]))["label"] == "other"
+    assert not [path for path in at.rglob("*") if "#" in path.name]
 
 
 @pytest.mark.parametrize("path", sorted(CI.rglob("*.yml")), ids=lambda path: path.name)

@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -184,6 +185,30 @@ def test_a_forest_in_onnx_judges_as_the_one_that_was_exported(check, tmp_path, p
     np.testing.assert_allclose(scores["isolation_forest"], -forest.decision_function(data), atol=1e-5)
 
 
+def test_a_forest_takes_its_columns_by_name(check, tmp_path):
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    data = planted(1)[0].astype(np.float32) * [1, 1000, 1, 1, 1] + [0, 0, 50, 0, 0]
+    data = data.astype(np.float32)
+    frame = pd.DataFrame(data, columns=list("abcde"))
+    forest = IsolationForest(n_estimators=50, contamination=0.02, random_state=0).fit(data)
+    types = [("X", FloatTensorType([None, data.shape[1]]))]
+    onnx = to_onnx(forest, initial_types=types, target_opset={"": 21, "ai.onnx.ml": 3})
+    entry = onnx.metadata_props.add()
+    entry.key, entry.value = "baton.outlier.columns", json.dumps(list("abcde"))
+    (tmp_path / "outlier.onnx").write_bytes(onnx.SerializeToString())
+    # In another order, with one column more, and with one that does not vary.
+    moved = frame[list("edcba")].assign(f=1.5, b=0.0)
+    for rows in (frame, frame[list("ecdba")], moved):
+        report, _ = check(rows, "", "--forest", tmp_path / "outlier.onnx", code=0)
+        assert report["outliers"]["methods"][0]["parameters"]["fitted_on"] == "the active model's training data"
+        expected = np.flatnonzero(forest.predict(rows[list("abcde")].to_numpy(np.float32)) == -1)
+        assert marked(report, "isolation_forest") == expected.tolist()
+    report, _ = check(frame.drop(columns="c"), "", "--forest", tmp_path / "outlier.onnx", code=0)
+    assert any("takes a column \"c\"" in warning["text"] for warning in report["warnings"])
+
+
 def test_what_is_no_onnx_model_is_no_forest(check, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x7fELF and so on")
     report, _ = check(planted(1)[0], "", "--forest", tmp_path / "bad.onnx", code=0)
@@ -208,7 +233,8 @@ def test_the_profile_is_pandas(check, seed):
 
 def psi(reference, data, bins=10):
     """The documented formula, by hand."""
-    edges = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
+    edges = np.quantile(reference, np.arange(1, bins) / bins)
+    edges = np.union1d(edges, [reference.min(), np.nextafter(reference.max(), -np.inf)])
     counts = np.array(
         [np.bincount(np.searchsorted(edges, x, side="left"), minlength=len(edges) + 1) for x in (reference, data)]
     )
@@ -281,7 +307,7 @@ def test_what_is_no_table_is_refused_with_its_code(check, tmp_path):
         ("d.zip", saved(zipped), "PICKLE"),
         ("d.csv", elf, "EXECUTABLE"),
         ("d.csv", b"#!/bin/sh\nrm -rf /\n", "EXECUTABLE"),
-        ("d.csv.gz", gzip.compress(bytes(100 << 20)), "ARCHIVE_BOMB"),
+        ("d.csv.gz", gzip.compress(bytes(300 << 20)), "ARCHIVE_BOMB"),
         ("d.csv", "a,b\nä,ö\n".encode("utf-16"), "NOT_UTF8"),
         ("d.csv", "a,b\nä,ö\n".encode("latin-1"), "NOT_UTF8"),
         ("d.csv", b"a,b\n1,\x00\n", "NUL_BYTES"),
@@ -296,7 +322,7 @@ def test_what_is_no_table_is_refused_with_its_code(check, tmp_path):
     ):
         report, _ = check(data, name=name, code=1)
         assert [reason["code"] for reason in report["reasons"]] == [code], (name, report["reasons"])
-        assert report["verdict"] == "rejected" and report["format"] == 1
+        assert report["verdict"] == "rejected" and report["format"] == 2
 
 
 def test_other_encodings_of_rows_give_the_same_parts(check, tmp_path):
@@ -318,6 +344,21 @@ def test_other_encodings_of_rows_give_the_same_parts(check, tmp_path):
         both = pd.concat([pd.read_csv(training), pd.read_csv(holdout)]).sort_values("a").reset_index(drop=True)
         pd.testing.assert_frame_equal(both, frame)
     assert all(part == parts[0] for part in parts)
+
+
+def test_what_is_accepted_can_be_trained_on(check, tmp_path):
+    sys.path.insert(0, str(REPOSITORY / "pipeline/python/src"))
+    from baton_pipeline.errors import DataError
+    from baton_pipeline.table import Table
+
+    rows = "".join(f"{row},{'NA' if row % 5 == 0 else row}, N/A ,{row % 2}\n" for row in range(60))
+    training = tmp_path / "training.csv"
+    check(f"id,a,b,y\n{rows}".encode(), 'key = "id"\nlabel = "y"\n', "--training", training, code=0)
+    table = Table(training, "y", key="id")
+    assert table.columns == ["a", "b"], "the key names rows"
+    assert np.isnan(table.features[:, 1]).all() and 0 < np.isnan(table.features[:, 0]).mean() < 0.5
+    with pytest.raises(DataError, match="names rows"):
+        Table(training, "y", ["id", "a"], "id")
 
 
 def test_what_the_policy_does_to_outliers_is_done_to_the_training_part_only(check, tmp_path):
@@ -395,6 +436,19 @@ def test_masked_columns_hold_nothing_private(tmp_path):
     assert "salt" in baton(*arguments, code=1).stderr
     policy.write_text('[mask.columns]\nnmae = "hash"\n')
     assert "nmae" in baton(*arguments, code=1, environment=salt).stderr
+
+
+def test_no_file_that_is_read_is_written_and_no_part_of_a_rejected_one(tmp_path):
+    data, part = tmp_path / "d.csv", tmp_path / "part.csv"
+    data.write_text("a\n" + "".join(f"{row}\n" for row in range(50)))
+    part.write_text("old")
+    for output in ("--training", "--holdout", "--scores", "--html"):
+        assert "is read" in baton("check", data, output, tmp_path / "." / "d.csv", code=64).stderr
+    assert "already" in baton("check", data, "--training", part, "--holdout", part, code=64).stderr
+    assert data.read_text().count("\n") == 51 and part.read_text() == "old"
+    (tmp_path / "p.toml").write_text("columns.a.max = 5")
+    baton("check", data, "--policy", tmp_path / "p.toml", "--training", part, code=1)
+    assert part.read_text() == "old"
 
 
 def test_wrong_usage_is_told(tmp_path):

@@ -9,6 +9,7 @@ written again, and must come out as it went in.
 """
 
 import copy
+import os
 import pathlib
 import shutil
 import subprocess
@@ -177,3 +178,61 @@ def test_every_pod_keeps_to_the_restricted_standard():
                 assert {"cpu", "memory"} <= container["resources"]["limits"].keys(), name_of(document)
                 checked += 1
     assert checked == 7
+
+
+FAKE_KUBECTL = """#!/bin/bash
+case "$*" in
+*"get namespace baton"*) exit 1 ;;
+*"get crd"*) [ -z "$FAKE_BARE" ] || { echo 'Error from server: no such crd' >&2; exit 1; } ;;
+*"get broker,trigger"*) echo "STATE of the objects" ;;
+*"get events"*) echo "EVENTS of the namespace" ;;
+*"get pod smoke-push"*) echo -n Failed ;;
+*"logs smoke-push"*) echo "LOG of the push" ;;
+*"delete namespace"*) echo deleted >>"$FAKE_LOG" ;;
+*"create -f -"*) cat >/dev/null ;;
+esac
+"""
+
+
+@pytest.fixture(name="smoke")
+def fixture_smoke(tmp_path):
+    """Runs smoke.sh with a kubectl that answers as a cluster where the push fails. Second value: whether the namespace was deleted."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(FAKE_KUBECTL)
+    kubectl.chmod(0o755)
+    (tmp_path / "digits.csv").write_text("a,b\n1,2\n")
+
+    def run(**variables):
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SMOKE_FILE": str(tmp_path / "digits.csv"),
+            "FAKE_LOG": str(log),
+            **variables,
+        }
+        result = subprocess.run(
+            [str(CLUSTER / "smoke.sh")], env=environment, capture_output=True, text=True, timeout=60
+        )
+        return result, log.exists()
+
+    return run
+
+
+def test_a_failed_smoke_test_shows_why_before_it_cleans_up(smoke):
+    result, deleted = smoke()
+    assert result.returncode == 1, result.stderr
+    for part in ("its pod is Failed", "STATE of the objects", "EVENTS of the namespace", "LOG of the push"):
+        assert part in result.stderr, result.stderr
+    assert deleted
+    kept, deleted = smoke(SMOKE_KEEP="1")
+    assert kept.returncode == 1 and not deleted, kept.stderr
+
+
+def test_the_smoke_test_says_what_kubectl_said(smoke):
+    result, deleted = smoke(FAKE_BARE="1")
+    assert result.returncode == 64 and "no such crd" in result.stderr, result.stderr
+    result, deleted = smoke(SMOKE_ACCESS_KEY_ID="x")
+    assert result.returncode == 64 and "SMOKE_SECRET_ACCESS_KEY" in result.stderr and not deleted, result.stderr
+    result, deleted = smoke(SMOKE_FILE="/tmp")
+    assert result.returncode == 64 and not deleted, result.stderr

@@ -53,9 +53,12 @@ class Function(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        self.busy = pathlib.Path("/nonexistent")
         self.answer(200, {}, b"ok")
 
     def answer(self, status, headers, body):
+        # Before the answer: the next call may come before this one has returned.
+        self.busy.unlink(missing_ok=True)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -69,13 +72,13 @@ class Function(BaseHTTPRequestHandler):
         event = self.headers["ce-id"]
         folder = NOTES / f"busy-{NAME}"
         folder.mkdir(exist_ok=True)
-        mine = folder / uuid.uuid4().hex
-        mine.touch()
+        self.busy = folder / uuid.uuid4().hex
+        self.busy.touch()
         note("most", f"{NAME} calls {len(list(folder.iterdir()))}")
         try:
             self.act(data.get("do", {}).get(NAME, "reply"), event, data)
         finally:
-            mine.unlink()
+            self.busy.unlink(missing_ok=True)
 
     def act(self, what, event, data):
         before = (NOTES / "calls").read_text().count(f" {event}\n") if (NOTES / "calls").exists() else 0
@@ -88,6 +91,8 @@ class Function(BaseHTTPRequestHandler):
         if word == "crash" and (not number or before < int(number)):
             print("about to crash", flush=True)
             os._exit(7)
+        if word == "deaf":
+            self.server.socket.close()
         if word == "daemon":
             daemon()
         if word == "status" or word == "later" and before < 2:

@@ -114,7 +114,6 @@ fn runs_are_found_sorted_and_shown_in_each_form() {
         &["--where", "started >= 2026-11-20 and started < '2026-11-20T10:03:00Z'", "--sort", "started"],
         "ab",
     );
-    check(&["nobody"], "");
 
     let table = shown(&["history", "--data", data, "--where", "model = 'iris'", "--sort", "accuracy"]);
     let lines: Vec<&str> = table.lines().collect();
@@ -157,6 +156,9 @@ fn mistakes_are_pointed_at_before_anything_is_asked() {
         (&["history", "--data", data, "--sort", "cost"], 64, "--sort: column 1: cost is a group"),
         (&["history", "--data", data, "--columns", "dataset.nam"], 64, "did you mean dataset.name?"),
         (&["history", "--data", data, "--limit", "10001"], 64, "--limit is at most 10000"),
+        (&["history", "--data", data, "nobody"], 1, "no run made a model \"nobody\""),
+        (&["lineage", ""], 1, "nothing is known of \"\""),
+        (&["lineage", ".."], 1, "nothing is known of \"..\""),
         (&["history", "--data", "/nowhere"], 69, "there are no records at /nowhere"),
         (&["history", "--runs", "--pipeline", "http://127.0.0.1:1"], 69, "is the pipeline running?"),
         (&["history", "--runs", "--pipeline", "mailto:x"], 64, "is no URL"),
@@ -204,7 +206,7 @@ fn from_the_digest_of_an_answer_to_data_code_and_cost() {
     let events = shown(&["lineage", "--data", data, "--openlineage", &served]);
     let events: Vec<Value> = serde_json::from_str(&events).expect("JSON");
     let told: Vec<&str> = events.iter().map(|event| event["job"]["name"].as_str().expect("a name")).collect();
-    assert_eq!(told[told.len() - 1], "deploy.iris");
+    assert_eq!(told[told.len() - 2..], ["deploy.iris", "pipeline"]);
 }
 
 #[test]
@@ -232,8 +234,25 @@ fn the_pipeline_answers_as_its_folder_does() {
     }
     let (code, text) = refused(&["history", "--where", "acuracy > 1", "--pipeline", &address]);
     assert!(code == 64 && text.contains("did you mean accuracy?"), "{text}");
+    let (code, text) = refused(&["history", "--columns", "run,acuracy", "--pipeline", &address]);
+    assert!(code == 64 && text.contains("did you mean accuracy?"), "{text}");
     let (code, text) = refused(&["lineage", "a/../b", "--pipeline", &address]);
     assert!(code == 1 && text.contains("nothing is known"), "{text}");
+}
+
+#[test]
+fn an_answer_that_is_cut_or_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _writer = records(folder.path());
+    let data = folder.path().to_str().expect("UTF-8");
+    let output = baton(&["history", "--data", data, "--json", "--limit", "2"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("more than these 2"));
+    assert!(baton(&["history", "--data", data, "--json", "--limit", "3"]).stderr.is_empty());
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let output =
+        Command::new(binary()).args(["history", "--data", data]).stdout(full).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(74));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the output cannot be written"));
 }
 
 #[test]

@@ -121,6 +121,34 @@ fn kill_9_of_the_engine_at_any_moment_loses_nothing_and_doubles_nothing() {
 }
 
 #[test]
+fn what_is_stored_is_delivered_though_its_sender_did_not_wait_for_the_answer() {
+    let pipeline = chain();
+    let engine = pipeline.start();
+    let number = 60;
+    for id in 0..number {
+        let body = event("in", &id.to_string(), json!({})).to_string();
+        let mut stream = TcpStream::connect(engine.address()).expect("connected");
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nhost: {}\r\ncontent-type: application/cloudevents+json\r\ncontent-length: {}\r\n\r\n{body}",
+            engine.address(),
+            body.len()
+        )
+        .expect("written");
+        // About the time that a commit takes; each event alone, so that none is found by the way.
+        std::thread::sleep(Duration::from_micros(250 * (id % 12)));
+        drop(stream);
+        if id % 12 == 11 {
+            engine.settle();
+        }
+    }
+    engine.settle();
+    let stored = engine.events("in").len();
+    assert!(stored > 0, "none was stored");
+    assert_eq!(engine.events("out").len(), stored);
+}
+
+#[test]
 fn nothing_of_a_killed_engine_lives_on_not_even_daemons() {
     let pipeline = single(Service::default())
         .trigger("train", "dev.baton.dataset.validated.v1", "job/train")
@@ -223,7 +251,7 @@ fn a_call_that_hangs_is_given_up_and_its_instance_replaced() {
     engine.settle();
     assert_eq!(engine.events("out").len(), 1, "the other one is answered");
     let dead = engine.deliveries("dead");
-    assert_eq!(dead[0]["status"], 408, "{dead:?}");
+    assert_eq!(dead[0]["status"], Value::Null, "nothing was answered: {dead:?}");
     assert_eq!(dead[0]["failed_attempts"], 4);
     assert!(pipeline.most("work instances") == 1);
 }
@@ -362,6 +390,33 @@ fn the_least_number_of_instances_is_kept_up() {
 }
 
 #[test]
+fn what_never_starts_is_tried_again_slower_and_slower() {
+    let options = Service { min_scale: 1, ..Service::default() };
+    let pipeline =
+        Pipeline::new().service_running("work", &options, "sh -c 'echo x >> $NOTES/starts; exit 1'");
+    let engine = pipeline.start();
+    engine.wait_for("two starts", || pipeline.notes("starts").len() >= 2);
+    std::thread::sleep(Duration::from_secs(3));
+    // At 0, 1, 3 and 7 s.
+    assert!(pipeline.notes("starts").len() <= 4, "{}", pipeline.notes("starts").len());
+}
+
+#[test]
+fn an_instance_that_takes_no_connections_any_more_is_replaced() {
+    let pipeline = single(Service { max_scale: 1, ..Service::default() });
+    let engine = pipeline.start();
+    engine.post(&told("1", "deaf"));
+    engine.wait_for("the first", || engine.events("out").len() == 1);
+    for id in ["2", "3"] {
+        engine.post(&told(id, "reply"));
+    }
+    engine.settle();
+    assert_eq!(engine.events("out").len(), 3);
+    assert!(engine.deliveries("dead").is_empty(), "{:?}", engine.deliveries("dead"));
+    assert_eq!(pipeline.notes("pids").len(), 2);
+}
+
+#[test]
 fn a_slow_target_holds_up_no_other() {
     let pipeline = Pipeline::new()
         .broker(5, 50, None)
@@ -457,6 +512,44 @@ fn jobs_end_in_one_answer_whatever_they_do() {
 }
 
 #[test]
+fn whatever_an_event_says_the_failure_of_its_job_is_told_and_holds_nothing_up() {
+    let pipeline =
+        jobs(0, 600, None).trigger("told", FAILED, "service/told").service("told", &Service::default());
+    let engine = pipeline.start();
+    let data = [
+        json!({"model": ""}),
+        json!({"model": "iris\n"}),
+        json!({"model": "x".repeat(5000)}),
+        json!({"dataset": "x".repeat(60_000), "digest": 5}),
+    ];
+    for (id, mut data) in data.into_iter().enumerate() {
+        data["do"] = json!({"job": "fail 9"});
+        let mut event = job_event(&id.to_string(), "");
+        event["data"] = data;
+        engine.post(&event);
+    }
+    engine.wait_for("all failures", || engine.events(FAILED).len() == 4);
+    engine.settle();
+    assert_eq!(pipeline.notes("calls").len(), 4);
+}
+
+#[test]
+fn a_job_answers_for_itself_alone() {
+    let pipeline = jobs(0, 3, None);
+    let engine = pipeline.start();
+    engine.post(&job_event("1", "sleep 600"));
+    engine.wait_for("the job", || pipeline.notes("jobs").len() == 1);
+    // Another job of the same run, and what the engine says of another.
+    for (id, source) in [("a", "/baton/jobs/other"), ("b", "/baton/engine")] {
+        let mut finished = event(FINISHED, id, json!({}));
+        finished["source"] = source.into();
+        finished["pipelinerun"] = "run-1".into();
+        engine.post(&finished);
+    }
+    engine.wait_for("its own failure", || engine.events(FAILED).len() == 1);
+}
+
+#[test]
 fn a_job_is_started_once_for_an_event_and_again_after_a_kill() {
     let pipeline = jobs(0, 600, None).argument("--jobs").argument("1");
     let engine = pipeline.start();
@@ -538,7 +631,7 @@ fn files_in_the_inbox_become_datasets_once() {
             engine.wait_for("the new version", || engine.events(UPDATED).len() == 2);
         }
         let last = engine.events(UPDATED).last().expect("an event")["event"].clone();
-        assert_eq!(last["source"], "/baton/inbox");
+        assert_eq!(last["source"], "/baton/datasets");
         assert_eq!(last["subject"], "iris");
         let digest = last["data"]["digest"].as_str().expect("a digest");
         assert_eq!(last["id"], format!("iris@{digest}"));
@@ -574,6 +667,18 @@ fn sigterm_ends_everything_in_time_and_loses_nothing() {
 }
 
 #[test]
+fn sigterm_does_not_wait_for_what_is_starting() {
+    let pipeline = single(Service { env: vec![("START", "40".into())], ..Service::default() });
+    let engine = pipeline.start();
+    engine.post(&told("1", "reply"));
+    engine.wait_for("a start", || !pipeline.notes("ports").is_empty());
+    let (status, took) = engine.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(pipeline.alive(), Vec::<String>::new());
+}
+
+#[test]
 fn two_engines_do_not_share_a_folder() {
     let pipeline = chain();
     let _engine = pipeline.start();
@@ -597,16 +702,12 @@ fn what_is_no_event_is_refused_with_the_right_status() {
     let binary = [("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "none"), ("ce-specversion", "1.0")];
     let structured = [("content-type", "application/cloudevents+json")];
     let large = event("none", "large", json!("x".repeat(70_000))).to_string().into_bytes();
-    let json: Vec<(&str, &str)> =
-        binary.iter().copied().chain([("content-type", "application/json")]).collect();
-    let growing = format!("[{}1]", "1E9,".repeat(15_000)).into_bytes();
     assert_eq!(post(&binary, Vec::new()), 202);
     assert_eq!(post(&binary[1..], Vec::new()), 400);
     assert_eq!(post(&[], b"{}".to_vec()), 415);
     assert_eq!(post(&structured, b"{".to_vec()), 400);
     assert_eq!(post(&structured, large), 413);
     assert_eq!(post(&structured, vec![b' '; 200_000]), 413);
-    assert_eq!(post(&json, growing), 413, "what would be too large in the database");
     assert_eq!(post(&[&binary[..], &[("host", "evil.example")]].concat(), Vec::new()), 403);
     assert_eq!(post(&[&binary[..], &[("origin", "http://evil.example")]].concat(), Vec::new()), 403);
     assert_eq!(engine.events("none").len(), 1);

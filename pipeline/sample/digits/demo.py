@@ -193,6 +193,8 @@ def main() -> int:
     arguments.add_argument("--admin-port", default="127.0.0.1:8081")
     arguments.add_argument("--engine-port", default="127.0.0.1:8090")
     options = arguments.parse_args()
+    # Whoever ends this program ends what it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for address in (options.data_port, options.admin_port, options.engine_port):
         if not free(address):
             raise SystemExit(f"{address} is in use; stop what runs there (make run?) first")

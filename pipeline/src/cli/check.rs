@@ -10,9 +10,10 @@ use std::time::Duration;
 use baton_runner::cli::EXIT_USAGE;
 use serde_json::{Value, json};
 
+use crate::function;
 use crate::manifest::{
     self, Advice, Backoff, Command, Delivery, Destination, Filter, Inspection, Level, LocalRun,
-    ManifestErrors, Pipeline,
+    ManifestErrors, Pipeline, printable,
 };
 
 /// What is checked, and how it is shown.
@@ -28,7 +29,17 @@ pub struct CheckArgs {
 
 /// Checks and prints; 0 if the set is a pipeline, 64 if not.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let (text, errors) = match (manifest::inspect(&args.paths), args.json) {
+    let found = manifest::inspect(&args.paths);
+    let faults = found.as_ref().map_or(Vec::new(), |found| function::faults(&found.pipeline.services));
+    let (text, errors) = match (found, args.json) {
+        (Ok(_), true) if !faults.is_empty() => {
+            let faults: Vec<Value> = faults.iter().map(|text| json!({ "text": text })).collect();
+            (pretty(&json!({ "ok": false, "errors": faults, "more": 0 })), true)
+        }
+        (Ok(_), false) if !faults.is_empty() => {
+            let _ = writeln!(std::io::stderr(), "{}", faults.join("\n"));
+            (String::new(), true)
+        }
         (Ok(found), false) => (picture(&found), false),
         (Ok(found), true) => (pretty(&described(&found)), false),
         (Err(errors), false) => {
@@ -122,14 +133,14 @@ fn picture(found: &Inspection) -> String {
     });
     section("timers", &["name", "schedule", "zone", "fires"], pings.collect());
     if !found.cluster_only.is_empty() {
-        let _ = writeln!(text, "\nof the cluster only\n  {}", found.cluster_only.join(", "));
+        let _ = writeln!(text, "\nof the cluster only\n  {}", printable(&found.cluster_only.join(", ")));
     }
     let remarks = remarks(found);
     if !remarks.is_empty() {
         text.push('\n');
     }
     for (level, remark) in remarks {
-        let _ = writeln!(text, "{level}: {remark}");
+        let _ = writeln!(text, "{level}: {}", printable(&remark));
     }
     text
 }
@@ -147,7 +158,9 @@ fn remarks(found: &Inspection) -> Vec<(&'static str, String)> {
     remarks
 }
 
-fn table(header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let cleaned = |row: Vec<String>| row.iter().map(|cell| printable(cell)).collect();
+    let mut rows: Vec<Vec<String>> = rows.into_iter().map(cleaned).collect();
     rows.insert(0, header.iter().map(|&title| title.to_owned()).collect());
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -316,12 +329,18 @@ mod tests {
         let text = picture(&manifest::inspect(&[sample()]).unwrap());
         let row = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
         assert!(
-            row(&["validate", "type = dev.baton.dataset.updated.v1", "service validate", "5, from 0.5 s"]),
+            row(&["validate", "type = dev.baton.dataset.updated.v1", "service validate", "9, from 1 s"]),
             "{text}"
         );
         assert!(row(&["evaluate", "baton fn evaluate", "0..2", "300 s", "60 s"]), "{text}");
         assert!(row(&["train", "python3 train.py", "3600 s", "2048 MiB"]), "{text}");
         assert!(row(&["warning", "no deadLetterSink"]), "{text}");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_left_out() {
+        let text = table(&["runs"], vec![vec!["a\u{1b}[2Jb\nc".to_owned()]]);
+        assert_eq!(text, "  runs\n  a[2Jbc\n");
     }
 
     #[test]

@@ -3,24 +3,23 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use baton_data::{Checked, Input, Policy, Report, Verdict};
-use baton_runner::cli::{EXIT_REFUSED, EXIT_SOFTWARE, EXIT_TRY_AGAIN, EXIT_UNREACHABLE, EXIT_USAGE};
+use baton_runner::cli::{EXIT_REFUSED, EXIT_SOFTWARE, EXIT_TRY_AGAIN, EXIT_USAGE};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::event::{Event, hex};
+use super::sink::{SinkArgs, exit_code};
 use crate::function::validate::{Before, Surroundings, served_contract};
 use crate::function::{Failure, SALT, target};
-use crate::store::{Digest, Store, checked_name};
+use crate::store::Digest;
+use crate::submit::{File, SubmitError, submit};
 
 /// Bytes of a file that is pushed: what no policy may allow more of.
 const MOST_BYTES: u64 = 1 << 30;
 /// Findings that are printed of each sort.
 const MOST_SHOWN: usize = 20;
-const SOURCE: &str = "/baton/cli";
 
 /// What can be done with a dataset.
 #[derive(Debug, Subcommand)]
@@ -64,10 +63,10 @@ pub struct CheckArgs {
     /// Write each row's outlier scores as CSV
     #[arg(long, value_name = "OUT")]
     scores: Option<PathBuf>,
-    /// Write the training part as CSV
+    /// Write the training part as CSV, if the file is accepted
     #[arg(long, value_name = "OUT")]
     training: Option<PathBuf>,
-    /// Write the holdout part as CSV
+    /// Write the holdout part as CSV, if the file is accepted
     #[arg(long, value_name = "OUT")]
     holdout: Option<PathBuf>,
 }
@@ -78,16 +77,12 @@ pub struct PushArgs {
     /// The dataset's name
     name: String,
     file: PathBuf,
-    /// Artifact store: a folder, file:// or s3://
-    #[arg(long, env = "BATON_ARTIFACTS", default_value = ".baton/pipeline/store", value_name = "ADDRESS")]
-    store: String,
-    /// Where events are posted
-    #[arg(long, env = "K_SINK", default_value = "http://127.0.0.1:8090/", value_name = "URL")]
-    sink: String,
+    #[command(flatten)]
+    to: SinkArgs,
     /// Who sends it
     #[arg(long, value_name = "TEXT")]
     origin: Option<String>,
-    /// An event of its own, also for a file that was pushed before: it is looked at again
+    /// An event of its own, also for a file that was pushed before: it is checked again, and becomes the newest version
     #[arg(long)]
     again: bool,
     /// Print JSON
@@ -114,8 +109,8 @@ enum DatasetError {
     Usage(String),
     #[error("{0}")]
     Refused(String),
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
     #[error("{0}")]
     TryAgain(String),
     #[error("{0}")]
@@ -146,7 +141,7 @@ pub(super) fn run(command: DatasetCommand) -> ExitCode {
             match error {
                 DatasetError::Usage(_) => EXIT_USAGE,
                 DatasetError::Refused(_) => EXIT_REFUSED,
-                DatasetError::Unreachable(_) => EXIT_UNREACHABLE,
+                DatasetError::Submit(error) => exit_code(&error),
                 DatasetError::TryAgain(_) => EXIT_TRY_AGAIN,
                 DatasetError::Software(_) => EXIT_SOFTWARE,
             }
@@ -169,6 +164,33 @@ fn read(path: &Path, limit: u64) -> Result<Result<Vec<u8>, u64>, DatasetError> {
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
     std::fs::write(path, bytes)
         .map_err(|error| DatasetError::Usage(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Refuses to write over a file that is read, or over another output.
+fn distinct(arguments: &CheckArgs) -> Result<(), DatasetError> {
+    let read = [
+        Some(&arguments.file),
+        arguments.policy.as_ref(),
+        arguments.previous.as_ref(),
+        arguments.forest.as_ref(),
+    ];
+    let mut known: Vec<PathBuf> =
+        read.into_iter().flatten().filter_map(|path| path.canonicalize().ok()).collect();
+    let written = [&arguments.html, &arguments.scores, &arguments.training, &arguments.holdout];
+    for path in written.into_iter().flatten() {
+        // A file that is not there yet has a folder.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let whole = path.canonicalize().or_else(|_| {
+            folder.canonicalize().map(|folder| folder.join(path.file_name().unwrap_or_default()))
+        });
+        let whole = whole.unwrap_or_else(|_| path.clone());
+        // A device takes everything.
+        if known.contains(&whole) && !whole.starts_with("/dev") {
+            return Err(DatasetError::Usage(format!("{} is read, or written already", path.display())));
+        }
+        known.push(whole);
+    }
+    Ok(())
 }
 
 fn file_name(path: &Path) -> String {
@@ -198,6 +220,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, DatasetError> {
 }
 
 fn check(arguments: &CheckArgs) -> Result<ExitCode, DatasetError> {
+    distinct(arguments)?;
     let (policy, policy_digest) = policy_of(arguments.policy.as_deref())?;
     let file = file_name(&arguments.file);
     let stem = file.split('.').next().unwrap_or_default().to_owned();
@@ -240,13 +263,14 @@ fn check(arguments: &CheckArgs) -> Result<ExitCode, DatasetError> {
             Some(bytes.map_err(|_| DatasetError::Usage(format!("{} is too large", path.display())))?);
     }
     let (checked, _) = checked(&surroundings, &arguments.file)?;
-    for (path, bytes) in [
-        (&arguments.html, baton_data::html(&checked.report).into_bytes()),
-        (&arguments.scores, scores(&checked)),
-        (&arguments.training, checked.training.clone()),
-        (&arguments.holdout, checked.holdout.clone()),
+    let is_accepted = checked.report.verdict == Verdict::Accepted;
+    for (path, bytes, is_written) in [
+        (&arguments.html, baton_data::html(&checked.report).into_bytes(), true),
+        (&arguments.scores, scores(&checked), true),
+        (&arguments.training, checked.training.clone(), is_accepted),
+        (&arguments.holdout, checked.holdout.clone(), is_accepted),
     ] {
-        if let Some(path) = path {
+        if let Some(path) = path.as_ref().filter(|_| is_written) {
             write(path, &bytes)?;
         }
     }
@@ -311,68 +335,26 @@ fn summary(report: &Report) {
 }
 
 fn push(arguments: &PushArgs) -> Result<ExitCode, DatasetError> {
-    let usage = |error: &dyn std::fmt::Display| DatasetError::Usage(error.to_string());
-    checked_name(&arguments.name).map_err(|error| usage(&error))?;
     let bytes = read(&arguments.file, MOST_BYTES)?.map_err(|size| {
         DatasetError::Usage(format!(
             "{} has {size} bytes, at most {MOST_BYTES} are taken",
             arguments.file.display()
         ))
     })?;
-    let store = Store::open(&arguments.store).map_err(|error| usage(&error))?;
-    let runtime = runtime()?;
-    let reference = runtime
-        .block_on(store.put(bytes))
-        .map_err(|error| DatasetError::TryAgain(format!("{}: {error}", store.address())))?;
-    let mut data = json!({
-        "dataset": arguments.name,
-        "digest": reference.digest,
-        "size": reference.size,
-        "file": file_name(&arguments.file),
+    let (store, sink) = arguments.to.open().map_err(DatasetError::Usage)?;
+    let file = File {
+        dataset: &arguments.name,
+        name: &file_name(&arguments.file),
+        bytes: bytes.into(),
+        origin: arguments.origin.as_deref(),
+        again: arguments.again,
+    };
+    let submitted = runtime()?.block_on(submit(&store, &sink, file))?;
+    print(&match arguments.json {
+        true => json!(submitted).to_string(),
+        false => format!("{} is {}, run {}", submitted.dataset, submitted.digest, submitted.run),
     });
-    if let Some(origin) = &arguments.origin {
-        data["origin"] = origin.as_str().into();
-    }
-    let mut id = format!("{}@{}", arguments.name, reference.digest);
-    if arguments.again {
-        id = format!("{id}+{}", uuid::Uuid::new_v4().simple());
-    }
-    let run = hex(&[SOURCE.as_bytes(), id.as_bytes()])[..16].to_owned();
-    let event = Event::new(SOURCE, &id, "dataset.updated", &arguments.name, &run, data.clone());
-    runtime.block_on(post(&arguments.sink, &event))?;
-    match arguments.json {
-        true => {
-            print(&json!({ "run": run, "event": { "source": SOURCE, "id": id }, "data": data }).to_string())
-        }
-        false => print(&format!("{} is {}, run {}", arguments.name, reference.digest, run)),
-    }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Posts an event in binary mode.
-async fn post(sink: &str, event: &Event) -> Result<(), DatasetError> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .build()
-        .map_err(|error| DatasetError::Software(error.to_string()))?;
-    let (headers, body) = event.to_http();
-    let answer = client.post(sink).headers(headers).body(body).send().await.map_err(|error| {
-        DatasetError::Unreachable(format!(
-            "the file is in the store; the event cannot be posted to {sink}: {error}; is the pipeline running? (baton \
-             pipeline serve)"
-        ))
-    })?;
-    let status = answer.status().as_u16();
-    if (200..300).contains(&status) {
-        return Ok(());
-    }
-    let text: String = answer.text().await.unwrap_or_default().chars().take(500).collect();
-    let text = format!("{sink} answered {status}: {}", text.trim());
-    Err(match status {
-        404 | 408 | 409 | 429 | 500.. => DatasetError::TryAgain(text),
-        _ => DatasetError::Refused(text),
-    })
 }
 
 fn mask(arguments: &MaskArgs) -> Result<ExitCode, DatasetError> {

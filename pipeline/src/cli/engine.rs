@@ -8,11 +8,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use baton_runner::cli::{EXIT_REFUSED, EXIT_SOFTWARE, EXIT_TRY_AGAIN, EXIT_UNREACHABLE, EXIT_USAGE};
+use baton_runner::error::root;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
+use super::sink::token;
 use crate::engine::{EngineError, LedgerError, Settings};
 use crate::event::{Event, TYPE_PREFIX};
+use crate::function;
 use crate::manifest;
 
 #[derive(Debug, clap::Args)]
@@ -89,8 +92,8 @@ pub struct EventsArgs {
     #[arg(long, default_value_t = 0, value_name = "SEQ")]
     after: i64,
     /// At most so many
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    limit: u64,
     /// Go on with those to come, until interrupted
     #[arg(long, short)]
     follow: bool,
@@ -145,7 +148,7 @@ pub struct SendArgs {
     /// The event's subject
     #[arg(long)]
     subject: Option<String>,
-    /// JSON, or @FILE with JSON
+    /// JSON, @FILE with JSON, or @- for standard input
     #[arg(long, value_name = "JSON")]
     data: Option<String>,
     /// Another attribute
@@ -155,6 +158,9 @@ pub struct SendArgs {
     engine: EngineArgs,
 }
 
+/// Events, or deliveries, that are asked for at a time.
+const PAGE: u64 = 1000;
+
 /// Why a command did not do what was asked: the exit code and the text.
 struct Failure(u8, String);
 
@@ -163,13 +169,25 @@ type Result<T> = std::result::Result<T, Failure>;
 pub(super) fn serve(arguments: ServeArgs) -> ExitCode {
     baton_runner::telemetry::log::start(arguments.log_level, arguments.log_json);
     exit((|| {
-        let pipeline =
-            manifest::read(&arguments.manifests).map_err(|errors| Failure(EXIT_USAGE, errors.to_string()))?;
         let store = arguments.store.unwrap_or_else(|| arguments.data.join("store").display().to_string());
+        let mut written =
+            vec![arguments.data.clone(), store.strip_prefix("file://").unwrap_or(&store).into()];
+        written.extend(arguments.inbox.clone());
+        let pipeline = manifest::read(&arguments.manifests, &written)
+            .map_err(|errors| Failure(EXIT_USAGE, errors.to_string()))?;
+        let faults = function::faults(&pipeline.services);
+        if !faults.is_empty() {
+            return Err(Failure(EXIT_USAGE, faults.join("\n")));
+        }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Settings {
             store,
-            token: arguments.token_file.as_deref().map(token).transpose()?,
+            token: arguments
+                .token_file
+                .as_deref()
+                .map(token)
+                .transpose()
+                .map_err(|text| Failure(EXIT_USAGE, text))?,
             data: arguments.data,
             listen: arguments.listen,
             server: arguments.server,
@@ -233,14 +251,26 @@ pub(super) fn status(arguments: &StatusArgs) -> ExitCode {
 pub(super) fn events(arguments: &EventsArgs) -> ExitCode {
     exit((|| {
         let connection = Connection::new(&arguments.engine)?;
-        let mut query = vec![("after", arguments.after.to_string())];
+        let mut query = Vec::new();
         query.extend(arguments.run.clone().map(|run| ("run", run)));
         query.extend(arguments.kind.as_deref().map(|kind| ("type", full_type(kind))));
         if !arguments.follow {
-            query.push(("limit", arguments.limit.to_string()));
-            let answer = connection.get("/v1/events", &query)?;
-            return list(&answer["events"]).iter().try_for_each(|event| print_event(event, arguments.json));
+            let (mut after, mut left) = (json!(arguments.after), arguments.limit);
+            // The engine gives a page at a time.
+            while left > 0 {
+                let page = [("after", after.to_string()), ("limit", left.min(PAGE).to_string())];
+                let answer = connection.get("/v1/events", &[&query[..], &page].concat())?;
+                let events = list(&answer["events"]);
+                events.iter().try_for_each(|event| print_event(event, arguments.json))?;
+                if events.is_empty() {
+                    break;
+                }
+                left -= events.len() as u64;
+                after = answer["next"].clone();
+            }
+            return Ok(());
         }
+        query.push(("after", arguments.after.to_string()));
         let request = connection.request(reqwest::Method::GET, "/v1/events").query(&query);
         let answer = connection.send(request.header("accept", "text/event-stream").timeout(Duration::MAX))?;
         for line in BufReader::new(answer).lines() {
@@ -275,13 +305,21 @@ fn print_event(listed: &Value, json: bool) -> Result<()> {
 pub(super) fn dead(arguments: &DeadArgs) -> ExitCode {
     exit((|| {
         let connection = Connection::new(&arguments.engine)?;
-        let mut query = vec![("state", "dead".to_owned())];
-        query.extend(arguments.trigger.clone().map(|trigger| ("trigger", trigger)));
-        let answer = connection.get("/v1/deliveries", &query)?;
-        if arguments.json {
-            return print(&format!("{answer:#}\n"));
+        let mut deliveries: Vec<Value> = Vec::new();
+        loop {
+            let mut query = vec![("state", "dead".to_owned()), ("limit", PAGE.to_string())];
+            query.extend(arguments.trigger.clone().map(|trigger| ("trigger", trigger)));
+            query.extend(deliveries.last().map(|last| ("before", last["id"].to_string())));
+            let answer = connection.get("/v1/deliveries", &query)?;
+            deliveries.extend_from_slice(list(&answer["deliveries"]));
+            if list(&answer["deliveries"]).len() < PAGE as usize {
+                break;
+            }
         }
-        for delivery in list(&answer["deliveries"]) {
+        if arguments.json {
+            return print(&format!("{:#}\n", json!({ "deliveries": deliveries })));
+        }
+        for delivery in &deliveries {
             let event = &delivery["event"];
             print(&format!(
                 "{}  {}  {} -> {}, {} attempts\n  --trigger {} --source {} --id {}\n",
@@ -357,6 +395,8 @@ pub(super) fn send(arguments: &SendArgs) -> ExitCode {
         }
         if let Some(data) = &arguments.data {
             let text = match data.strip_prefix('@') {
+                Some("-") => std::io::read_to_string(std::io::stdin())
+                    .map_err(|error| Failure(EXIT_USAGE, format!("cannot read standard input: {error}")))?,
                 Some(path) => read(Path::new(path))?,
                 None => data.clone(),
             };
@@ -366,16 +406,19 @@ pub(super) fn send(arguments: &SendArgs) -> ExitCode {
         }
         let event = Event::from_json(event.to_string().as_bytes())
             .map_err(|error| Failure(EXIT_USAGE, error.to_string()))?;
-        let body = event.to_json().to_string();
+        let body = event.to_json();
         let request = connection.request(reqwest::Method::POST, "/");
         connection.send(request.header("content-type", "application/cloudevents+json").body(body))?;
         print(&format!("id {}\nrun {}\n", event.id, event.run()))
     })())
 }
 
-/// `dataset.updated` stands for a type of this project; everything with a prefix stays as it is.
+/// `dataset.updated` stands for a type of this project; any other stays as it is.
 fn full_type(kind: &str) -> String {
-    if kind.matches('.').count() == 1 { format!("{TYPE_PREFIX}{kind}.v1") } else { kind.to_owned() }
+    let is_ours = kind.split_once('.').is_some_and(|(about, what)| {
+        ["dataset", "training", "model", "artifact"].contains(&about) && !what.contains('.')
+    });
+    if is_ours { format!("{TYPE_PREFIX}{kind}.v1") } else { kind.to_owned() }
 }
 
 /// A client of one engine.
@@ -387,12 +430,20 @@ struct Connection {
 
 impl Connection {
     fn new(arguments: &EngineArgs) -> Result<Self> {
+        url::Url::parse(&arguments.engine).map_err(|error| {
+            Failure(EXIT_USAGE, format!("--pipeline: {:?} is no URL: {error}", arguments.engine))
+        })?;
         let http = Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(30))
             .build()
             .map_err(|error| Failure(EXIT_SOFTWARE, error.to_string()))?;
-        let token = arguments.token_file.as_deref().map(token).transpose()?;
+        let token = arguments
+            .token_file
+            .as_deref()
+            .map(token)
+            .transpose()
+            .map_err(|text| Failure(EXIT_USAGE, text))?;
         Ok(Self { http, engine: arguments.engine.trim_end_matches('/').to_owned(), token })
     }
 
@@ -410,7 +461,8 @@ impl Connection {
 
     fn send(&self, request: RequestBuilder) -> Result<Response> {
         let answer = request.send().map_err(|error| {
-            Failure(EXIT_UNREACHABLE, format!("no engine answers at {}: {error}", self.engine))
+            let cause = root(&error);
+            Failure(EXIT_UNREACHABLE, format!("no engine answers at {}: {cause}", self.engine))
         })?;
         let status = answer.status();
         if status.is_success() {
@@ -425,20 +477,6 @@ impl Connection {
 
 fn json_of(answer: Response) -> Result<Value> {
     answer.json().map_err(|error| Failure(EXIT_UNREACHABLE, format!("the engine's answer is cut: {error}")))
-}
-
-/// The first line of a file that only its owner should be able to read.
-fn token(path: &Path) -> Result<String> {
-    const SHORTEST: usize = 16;
-    let text = read(path)?;
-    let token = text.lines().next().unwrap_or_default().trim();
-    if token.len() < SHORTEST {
-        return Err(Failure(
-            EXIT_USAGE,
-            format!("{}: a token has at least {SHORTEST} characters", path.display()),
-        ));
-    }
-    Ok(token.to_owned())
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use baton_runner::cli::{EXIT_REFUSED, EXIT_TRY_AGAIN, EXIT_UNREACHABLE, EXIT_USAGE};
+use baton_runner::cli::output::line;
+use baton_runner::cli::{EXIT_REFUSED, EXIT_TRY_AGAIN, EXIT_USAGE};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::sink::{SinkArgs, exit_code, exit_code_of_store};
 use crate::feedback::{Conflicts, FeedbackError, Join, Prefer, Report, Window, join};
+use crate::records::query::moment;
 use crate::store::{Digest, Store, StoreError};
-use crate::submit::{SubmitError, Submitted, submit};
+use crate::submit::{File, SubmitError, Submitted, submit};
 
 /// Bytes of an earlier dataset that is taken from the store.
 const MAX_EARLIER: u64 = 4 << 30;
@@ -21,7 +24,7 @@ pub enum FeedbackCommand {
     Join {
         #[command(flatten)]
         join: JoinArgs,
-        /// File to write
+        /// File to write; - for standard output
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -34,12 +37,8 @@ pub enum FeedbackCommand {
         /// Begin with the rows of the newest accepted version in the store
         #[arg(long, conflicts_with = "append")]
         append_last: bool,
-        /// The artifact store: a folder, file:///... or s3://bucket/prefix
-        #[arg(long, env = "BATON_ARTIFACTS", value_name = "STORE")]
-        store: String,
-        /// Where events are posted to
-        #[arg(long, env = "K_SINK", default_value = "http://127.0.0.1:8090/", value_name = "URL")]
-        sink: String,
+        #[command(flatten)]
+        to: SinkArgs,
     },
 }
 
@@ -58,11 +57,11 @@ pub struct JoinArgs {
     /// Column with the label [default: the only other one]
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// Only rows logged at this time or later, as 2026-11-21T14:00:00Z
-    #[arg(long, value_name = "TIME")]
+    /// Only rows logged at this time or later: 2026-11-21T14:00:00Z, 2026-11-21 (its first moment, UTC), -7d
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     since: Option<jiff::Timestamp>,
     /// Only rows logged before this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     until: Option<jiff::Timestamp>,
     /// Only rows that this bundle answered
     #[arg(long, value_name = "DIGEST")]
@@ -108,6 +107,8 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
     Machine(String),
 }
 
@@ -116,12 +117,10 @@ impl Failure {
         match self {
             Failure::Feedback(FeedbackError::Moved) => EXIT_TRY_AGAIN,
             Failure::Feedback(FeedbackError::File { .. } | FeedbackError::NoLog(_)) => EXIT_USAGE,
-            Failure::Feedback(_) | Failure::Submit(SubmitError::Refused { .. }) => EXIT_REFUSED,
-            Failure::Submit(SubmitError::Undelivered { .. }) => EXIT_UNREACHABLE,
-            Failure::Store(error) | Failure::Submit(SubmitError::Store(error)) if error.is_transient() => {
-                EXIT_TRY_AGAIN
-            }
-            Failure::Store(_) | Failure::Submit(_) => EXIT_USAGE,
+            Failure::Feedback(_) => EXIT_REFUSED,
+            Failure::Submit(error) => exit_code(error),
+            Failure::Store(error) => exit_code_of_store(error),
+            Failure::Usage(_) => EXIT_USAGE,
             Failure::Machine(_) => EXIT_TRY_AGAIN,
         }
     }
@@ -133,11 +132,15 @@ pub(super) fn run(command: FeedbackCommand) -> ExitCode {
     let result = match command {
         FeedbackCommand::Join { join: arguments, out } => {
             let json = arguments.json;
-            join(&arguments.join(&out, None)).map(|report| tell(&report, None, json)).map_err(Failure::from)
+            let report = join(&arguments.join(&out, None)).map_err(Failure::from);
+            // What is told must not stand among the rows.
+            let is_out = out == Path::new("-");
+            report.map(|report| match (told(&report, None, json), is_out) {
+                (text, true) => eprintln!("{text}"),
+                (text, false) => line(&text),
+            })
         }
-        FeedbackCommand::Push { dataset, join, append_last, store, sink } => {
-            push(&dataset, join, append_last, &store, &sink)
-        }
+        FeedbackCommand::Push { dataset, join, append_last, to } => push(&dataset, join, append_last, &to),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,16 +151,10 @@ pub(super) fn run(command: FeedbackCommand) -> ExitCode {
     }
 }
 
-fn push(
-    dataset: &str,
-    arguments: JoinArgs,
-    append_last: bool,
-    store: &str,
-    sink: &str,
-) -> Result<(), Failure> {
+fn push(dataset: &str, arguments: JoinArgs, append_last: bool, to: &SinkArgs) -> Result<(), Failure> {
     let machine = |error: std::io::Error| Failure::Machine(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
-    let store = Store::open(store)?;
+    let (store, sink) = to.open().map_err(Failure::Usage)?;
     let folder = tempfile::tempdir().map_err(machine)?;
     let earlier = match append_last {
         true => runtime.block_on(last(&store, dataset, folder.path()))?,
@@ -166,11 +163,15 @@ fn push(
     let out = folder.path().join("next.csv");
     let json = arguments.json;
     let report = join(&arguments.join(&out, earlier))?;
-    let bytes = std::fs::read(&out).map_err(machine)?;
-    let name = format!("{dataset}.csv");
-    let origin = Some("baton feedback");
-    let submitted = runtime.block_on(submit(&store, sink, dataset, &name, bytes, origin))?;
-    tell(&report, Some(&submitted), json);
+    let file = File {
+        dataset,
+        name: &format!("{dataset}.csv"),
+        bytes: std::fs::read(&out).map_err(machine)?.into(),
+        origin: Some("baton feedback"),
+        again: false,
+    };
+    let submitted = runtime.block_on(submit(&store, &sink, file))?;
+    line(&told(&report, Some(&submitted), json));
     Ok(())
 }
 
@@ -187,19 +188,16 @@ async fn last(store: &Store, dataset: &str, folder: &Path) -> Result<Option<Path
     Ok(Some(path))
 }
 
-fn tell(report: &Report, submitted: Option<&Submitted>, as_json: bool) {
-    use std::io::Write;
-    let mut out = std::io::stdout();
-    let _ = if as_json {
-        writeln!(out, "{:#}", json!({ "report": report, "submitted": submitted }))
-    } else {
-        let rows = match report.appended_to {
-            0 => format!("{} rows", report.rows),
-            earlier => format!("{} rows, {earlier} of them from before", report.rows),
-        };
-        let pushed = submitted.map_or_else(String::new, |done| {
-            format!("pushed {} {}, run {}\n", done.dataset, done.digest, done.run)
-        });
-        write!(out, "{rows}: {report}\n{pushed}")
+fn told(report: &Report, submitted: Option<&Submitted>, as_json: bool) -> String {
+    if as_json {
+        return format!("{:#}", json!({ "report": report, "submitted": submitted }));
+    }
+    let rows = match report.appended_to {
+        0 => format!("{} rows", report.rows),
+        earlier => format!("{} rows, {earlier} of them from before", report.rows),
     };
+    let pushed = submitted.map_or_else(String::new, |done| {
+        format!("\npushed {} {}, run {}", done.dataset, done.digest, done.run)
+    });
+    format!("{rows}: {report}{pushed}")
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use baton_runner::cli::{EXIT_SOFTWARE, EXIT_UNREACHABLE, EXIT_USAGE};
 
 use crate::function::{self, Context};
+use crate::manifest::FUNCTIONS;
 use crate::store::Store;
 
 /// Which function, where, and what it may use.
 #[derive(Debug, clap::Args)]
 pub struct FnArgs {
     /// Name of the function
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(function::NAMES))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(FUNCTIONS))]
     name: String,
     /// Address to answer at; without it, port PORT of all addresses, or 127.0.0.1:8080
     #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS")]
@@ -51,14 +52,16 @@ fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
         (None, Some(port)) => SocketAddr::from(([0, 0, 0, 0], port)),
         (None, None) => SocketAddr::from(([127, 0, 0, 1], 8080)),
     };
-    let token = match &arguments.token_file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?,
-        ),
-        None => std::env::var("BATON_TOKEN").ok().filter(|token| !token.is_empty()),
-    };
+    let variable = |name: &str| std::env::var(name).ok();
+    function::check(&arguments.name, variable).map_err(usage)?;
+    let is_http = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    if !url::Url::parse(&arguments.server).is_ok_and(|url| is_http(&url)) {
+        return Err(usage(format!(
+            "the runner's address is no http:// or https:// URL: {:?}",
+            arguments.server
+        )));
+    }
+    let token = baton_runner::cli::token(arguments.token_file.as_deref()).map_err(usage)?;
     // One thread for the connections; calls that compute do so on threads of their own, which end when idle.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,7 +78,7 @@ fn serve(arguments: FnArgs) -> Result<(), (u8, String)> {
         store,
         server: arguments.server,
         token,
-        policy: std::env::var("BATON_POLICY").unwrap_or_default(),
+        policy: variable(function::POLICY).unwrap_or_default(),
     };
     let context = Arc::new(context);
     let failed = |error: String| (EXIT_SOFTWARE, format!("cannot answer at {address}: {error}"));

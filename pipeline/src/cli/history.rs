@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use baton_runner::cli::output::{line, short, table};
 use baton_runner::cli::{self, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE};
+use baton_runner::error::root;
 use serde_json::Value;
 
+use super::sink::token;
 use crate::records::lineage::{self, Lineage};
 use crate::records::query::{self, Expression, Names, Query, Sort};
 use crate::records::{self, RecordsError, openlineage};
 
-/// What is shown of a run if nobody says: heading, field.
-const COLUMNS: &[&str] =
-    &["run", "state", "model", "version", "dataset", "accuracy", "started", "seconds", "cost.cpu_s", "who"];
+/// What is shown of a run if nobody says.
+const COLUMNS: &str = "run,state,model,version,dataset,accuracy,started,seconds,cost.cpu_s,who";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the records are.
@@ -45,8 +46,8 @@ pub struct HistoryArgs {
     #[arg(long, value_name = "FIELDS", allow_hyphen_values = true)]
     sort: Option<String>,
     /// Fields of runs to show
-    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
-    columns: Vec<String>,
+    #[arg(long, value_name = "FIELDS")]
+    columns: Option<String>,
     /// Print runs as CSV
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -82,7 +83,7 @@ enum Failure {
 impl From<RecordsError> for Failure {
     fn from(error: RecordsError) -> Self {
         match error {
-            RecordsError::Query(_) => Failure::Usage(error.to_string()),
+            RecordsError::Query(_) | RecordsError::Asked(_) => Failure::Usage(error.to_string()),
             RecordsError::Unknown(_) => Failure::Refused(error.to_string()),
             _ => Failure::Unreachable(error.to_string()),
         }
@@ -95,7 +96,7 @@ pub(super) fn history(arguments: &HistoryArgs) -> ExitCode {
         || arguments.filter.is_some()
         || arguments.sort.is_some()
         || arguments.csv
-        || !arguments.columns.is_empty()
+        || arguments.columns.is_some()
         || arguments.records.data.is_some();
     if runs { exit_code(show_runs(arguments)) } else { cli::history(&arguments.served) }
 }
@@ -121,54 +122,61 @@ fn show_runs(arguments: &HistoryArgs) -> Result<(), Failure> {
         model: arguments.served.model.clone(),
         filter: arguments.filter.clone().unwrap_or_default(),
         sort: arguments.sort.clone().unwrap_or_default(),
+        columns: arguments.columns.clone().unwrap_or_default(),
         limit: arguments.served.limit,
     };
     if query.limit > query::MAX_LIMIT {
         return Err(Failure::Usage(format!("--limit is at most {}", query::MAX_LIMIT)));
     }
-    // What is wrong is said here, without a pipeline too.
+    // What is no condition is said here, without a pipeline too; which names there are, the records know.
     let names = Names::default();
     Expression::parse(&query.filter, &names, jiff::Timestamp::now())
         .map_err(|error| Failure::Usage(format!("--where: {error}")))?;
     Sort::parse(&query.sort, &names).map_err(|error| Failure::Usage(format!("--sort: {error}")))?;
-    let columns: Vec<&str> = match arguments.columns.is_empty() {
-        true => COLUMNS.to_vec(),
-        false => arguments.columns.iter().map(|column| column.trim()).collect(),
-    };
-    let shown = columns.iter().map(|column| query::Shown::parse(column, &names));
-    let shown = shown
-        .collect::<Result<Vec<_>, _>>()
+    let shown = query::Shown::list(arguments.columns.as_deref().unwrap_or(COLUMNS), &names)
         .map_err(|error| Failure::Usage(format!("--columns: {error}")))?;
 
-    let runs: Vec<Value> = match &arguments.records.data {
+    let (runs, truncated): (Vec<Value>, bool) = match &arguments.records.data {
         Some(folder) => {
             let found = query::search(&records::open(&database(folder))?, &query)?;
-            found.iter().filter_map(|run| serde_json::from_str(run.get()).ok()).collect()
+            let runs = found.runs.iter().filter_map(|run| serde_json::from_str(run.get()).ok());
+            (runs.collect(), found.truncated)
         }
         None => {
             let limit = query.limit.to_string();
-            let mut parameters =
-                vec![("where", query.filter.as_str()), ("sort", &query.sort), ("limit", &limit)];
+            let mut parameters = vec![
+                ("where", query.filter.as_str()),
+                ("sort", &query.sort),
+                ("columns", &query.columns),
+                ("limit", &limit),
+            ];
             parameters.extend(query.model.as_deref().map(|model| ("model", model)));
             let answer = ask(&arguments.records, &["v1", "runs"], &parameters)?;
-            answer["runs"].as_array().cloned().unwrap_or_default()
+            (answer["runs"].as_array().cloned().unwrap_or_default(), answer["truncated"] == true)
         }
     };
+    if truncated {
+        note(&format!("there are more than these {}; --limit shows up to {}", runs.len(), query::MAX_LIMIT));
+    }
     if arguments.served.json() {
         return print_json(&runs);
     }
     let cells = runs.iter().map(|run| shown.iter().map(|column| column.text(run)).collect::<Vec<_>>());
     if arguments.csv {
-        return print_csv(&columns, cells);
+        return print_csv(&shown, cells);
     }
     let cells = cells.map(|row| row.into_iter().map(|cell| readable(&cell)).collect());
-    let headings: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
+    let headings: Vec<String> = shown.iter().map(|column| column.name.to_uppercase()).collect();
     table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &cells.collect::<Vec<_>>());
     Ok(())
 }
 
 fn show_lineage(arguments: &LineageArgs) -> Result<(), Failure> {
     let LineageArgs { subject, records, .. } = arguments;
+    // None of them can stand in an address.
+    if ["", ".", ".."].contains(&subject.as_str()) {
+        return Err(Failure::Refused(format!("nothing is known of {subject:?}")));
+    }
     let path = ["v1", "lineage", subject];
     if arguments.openlineage {
         let events = match &records.data {
@@ -217,13 +225,10 @@ fn ask(records: &RecordsArgs, path: &[&str], parameters: &[(&str, &str)]) -> Res
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let mut request = http.get(url).query(parameters);
     if let Some(file) = &records.pipeline_token_file {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
-        request = request.bearer_auth(text.lines().next().unwrap_or_default().trim());
+        request = request.bearer_auth(token(file).map_err(Failure::Usage)?);
     }
     let answered = request.send().map_err(|error| {
-        let cause = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).last();
-        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        let cause = root(&error);
         Failure::Unreachable(format!(
             "cannot reach {server}: {cause}; is the pipeline running? (baton pipeline serve, or --data DIR)"
         ))
@@ -249,10 +254,15 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
+#[allow(clippy::print_stderr, reason = "this is the command line's error output")]
+fn note(text: &str) {
+    eprintln!("baton: {text}");
+}
+
+fn print_csv(columns: &[query::Shown], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let write = |error: csv::Error| Failure::Refused(error.to_string());
-    writer.write_record(columns).map_err(write)?;
+    writer.write_record(columns.iter().map(|column| &column.name)).map_err(write)?;
     for row in rows {
         writer.write_record(row).map_err(write)?;
     }

@@ -6,6 +6,7 @@ mod engine;
 mod feedback;
 mod function;
 mod history;
+mod sink;
 mod tree;
 
 use std::process::ExitCode;

@@ -171,14 +171,23 @@ fn create(transaction: &Transaction, router: &Router, new: &New) -> rusqlite::Re
     Ok(rows > 0)
 }
 
-/// The deliveries of a lane whose time has come and that are not in flight, at most `limit`, those that wait longest first, and
-/// the time of the next that is to come.
+/// What is found in a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) due: Vec<Due>,
+    /// Deliveries whose event cannot be read, and why.
+    pub(crate) unreadable: Vec<(i64, String)>,
+    /// When the next is due.
+    pub(crate) next: Option<i64>,
+}
+
+/// The deliveries of a lane whose time has come and that are not in flight, at most `limit`, those that wait longest first.
 pub(crate) fn due(
     connection: &Connection,
     lane: &str,
     in_flight: &[i64],
     limit: usize,
-) -> rusqlite::Result<(Vec<Due>, Option<i64>)> {
+) -> rusqlite::Result<Found> {
     let now = now();
     // Those in flight are still pending, and may be the first; of them only the index is read.
     let waiting: Vec<i64> = connection
@@ -189,13 +198,31 @@ pub(crate) fn due(
         .collect::<rusqlite::Result<_>>()?;
     let known: HashSet<i64> = in_flight.iter().copied().collect();
     let free = waiting.into_iter().filter(|id| !known.contains(id)).take(limit);
-    let found = free.map(|id| read(connection, id)).collect::<rusqlite::Result<_>>()?;
-    let next = connection
+    let mut found = Found::default();
+    for id in free {
+        match read(connection, id) {
+            Ok(due) => found.due.push(due),
+            Err(rusqlite::Error::FromSqlConversionFailure(_, _, error)) => {
+                found.unreadable.push((id, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    found.next = connection
         .prepare_cached(
             "SELECT min(next_at) FROM delivery WHERE lane = ?1 AND state = 'pending' AND next_at > ?2",
         )?
         .query_row(params![lane, now], |row| row.get(0))?;
-    Ok((found, next))
+    Ok(found)
+}
+
+/// Gives up what no attempt can be made of, so that it holds up no other.
+pub(crate) fn bury(transaction: &Transaction, id: i64, error: &str) -> rusqlite::Result<()> {
+    transaction.execute(
+        "UPDATE delivery SET state = 'dead', changed = ?2, last_error = 'the event cannot be read: ' || ?3 WHERE id = ?1",
+        params![id, now(), error],
+    )?;
+    Ok(())
 }
 
 fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
@@ -267,6 +294,17 @@ pub(crate) fn done(
         Some(reply) => insert(transaction, router, reply, Some(due.seq), due.hops + 1)?,
         None => Accepted::default(),
     };
+    if let Some(reply) = reply
+        && !accepted.is_new
+    {
+        tracing::warn!(
+            trigger = due.trigger,
+            event = due.event.id,
+            source = reply.source,
+            id = reply.id,
+            "the reply is ignored: an event of this source and id is there already"
+        );
+    }
     transaction
         .prepare_cached(
             "UPDATE delivery SET state = 'done', reply = ?2, last_status = ?3, last_error = NULL, last_body = NULL, changed = ?4
@@ -313,7 +351,7 @@ pub(crate) fn dead(
         && let Some(route) = router.route(&due.trigger)
         && let Some(Address { lane, .. }) = route.dead_letter
     {
-        let again = 1 + count(transaction, route, due.seq, Kind::DeadLetter)?;
+        let again = 1 + last(transaction, route, due.seq, Kind::DeadLetter)?.unwrap_or(0);
         let new = New {
             kind: Kind::DeadLetter,
             origin: Some(due.id),
@@ -333,11 +371,11 @@ fn is_pending(transaction: &Transaction, id: i64) -> rusqlite::Result<bool> {
         .query_row(params![id], |row| row.get(0))
 }
 
-/// The highest number of a delivery of this kind, revision, event and trigger; 0 if there is none.
-fn count(transaction: &Transaction, route: &Route, seq: i64, kind: Kind) -> rusqlite::Result<u32> {
+/// The highest number of a delivery of this kind, event and trigger, to the present revision; `None` if there is none.
+fn last(transaction: &Transaction, route: &Route, seq: i64, kind: Kind) -> rusqlite::Result<Option<u32>> {
     transaction
         .prepare_cached(
-            "SELECT coalesce(max(again), 0) FROM delivery WHERE event = ?1 AND trigger = ?2 AND kind = ?3 AND revision = ?4",
+            "SELECT max(again) FROM delivery WHERE event = ?1 AND trigger = ?2 AND kind = ?3 AND revision = ?4",
         )?
         .query_row(params![seq, route.name, kind.name(), route.revision], |row| row.get(0))
 }
@@ -351,29 +389,46 @@ pub(crate) struct Requeue {
     pub(crate) id: Option<String>,
 }
 
-/// Makes dead deliveries pending. With all three of trigger, source and id also one that is done: it is made again, under a new number.
-/// Gives how many.
+/// Makes dead deliveries pending, for the present target and revision of their triggers. With all three of trigger, source and id also one
+/// that is done: it is made again, under a new number. Gives how many.
 pub(crate) fn requeue(
     transaction: &Transaction,
     router: &Router,
     wanted: &Requeue,
 ) -> rusqlite::Result<(usize, BTreeSet<usize>)> {
-    let names: Vec<&str> = router.routes.iter().map(|route| route.name.as_str()).collect();
-    let names = serde_json::to_string(&names).unwrap_or_default();
-    let lanes: Vec<String> = transaction
+    let dead: Vec<(i64, i64, String, bool, String)> = transaction
         .prepare_cached(
-            "UPDATE delivery SET state = 'pending', attempt = 0, next_at = ?4, changed = ?4
-             WHERE state = 'dead' AND (?1 IS NULL OR trigger = ?1) AND trigger IN (SELECT value FROM json_each(?5))
+            "SELECT id, event, trigger, kind = 'dead', revision FROM delivery
+             WHERE state = 'dead' AND (?1 IS NULL OR trigger = ?1)
              AND ((?2 IS NULL AND ?3 IS NULL) OR event IN
-                  (SELECT seq FROM event WHERE (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR id = ?3)))
-             RETURNING lane",
+                  (SELECT seq FROM event WHERE (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR id = ?3)))",
         )?
-        .query_map(params![wanted.trigger, wanted.source, wanted.id, now(), names], |row| row.get(0))?
+        .query_map(params![wanted.trigger, wanted.source, wanted.id], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
-    let woken =
-        router.lanes.iter().enumerate().filter(|(_, lane)| lanes.contains(&lane.key)).map(|(index, _)| index);
-    let mut woken: BTreeSet<usize> = woken.collect();
-    let mut number = lanes.len();
+    let (mut number, mut woken) = (0, BTreeSet::new());
+    for (id, seq, trigger, is_dead_letter, revision) in dead {
+        let Some(route) = router.route(&trigger) else { continue };
+        let (kind, to) = match is_dead_letter {
+            true => (Kind::DeadLetter, route.dead_letter.as_ref()),
+            false => (Kind::Event, Some(&route.to)),
+        };
+        let Some(to) = to else { continue };
+        // Another revision may have done it meanwhile; it is asked for all the same.
+        let again = match revision == route.revision {
+            true => None,
+            false => last(transaction, route, seq, kind)?.map(|last| last + 1),
+        };
+        transaction
+            .prepare_cached(
+                "UPDATE delivery SET state = 'pending', attempt = 0, next_at = ?2, changed = ?2, lane = ?3, revision = ?4,
+                 again = coalesce(?5, again) WHERE id = ?1",
+            )?
+            .execute(params![id, now(), router.lanes[to.lane].key, route.revision, again])?;
+        number += 1;
+        woken.insert(to.lane);
+    }
     if number == 0
         && let Requeue { trigger: Some(trigger), source: Some(source), id: Some(id) } = wanted
         && let Some(route) = router.route(trigger)
@@ -435,9 +490,10 @@ pub(crate) fn adopt(transaction: &Transaction, router: &Router) -> rusqlite::Res
             params![route.name, revision, now()],
         )?;
         transaction.execute(
-            "UPDATE OR IGNORE delivery SET revision = ?2, lane = ?3
+            "UPDATE OR IGNORE delivery SET revision = ?2, lane = ?3, attempt = 0, next_at = ?4,
+             mark = CASE WHEN mark IS NULL OR revision = ?2 THEN mark ELSE ?2 END
              WHERE trigger = ?1 AND kind = 'event' AND state = 'pending' AND (revision <> ?2 OR lane <> ?3)",
-            params![route.name, revision, lane],
+            params![route.name, revision, lane, now()],
         )?;
         transaction.execute(
             "DELETE FROM delivery WHERE trigger = ?1 AND kind = 'event' AND state = 'pending' AND revision <> ?2",
@@ -528,7 +584,7 @@ mod tests {
     }
 
     fn due_of(connection: &Connection, lane: &str) -> Vec<Due> {
-        due(connection, lane, &[], 100).unwrap().0
+        due(connection, lane, &[], 100).unwrap().due
     }
 
     /// `TRIGGER REVISION STATE`, in the order in which they were made.
@@ -548,14 +604,14 @@ mod tests {
         assert!(!post(&mut connection, &router, "2").is_new);
         let first = due_of(&connection, "service/a");
         assert_eq!(first.iter().map(|due| due.event.id.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
-        let rest = due(&connection, "service/a", &[first[0].id], 1).unwrap().0;
+        let rest = due(&connection, "service/a", &[first[0].id], 1).unwrap().due;
         assert_eq!(rest.iter().map(|due| due.event.id.as_str()).collect::<Vec<_>>(), ["2"]);
         let far = now() + 60_000;
         in_transaction(&mut connection, |transaction| {
             later(transaction, first[0].id, &Failure::new("no"), far)
         });
-        let (rest, next) = due(&connection, "service/a", &[], 100).unwrap();
-        assert_eq!((rest.len(), next), (2, Some(far)));
+        let rest = due(&connection, "service/a", &[], 100).unwrap();
+        assert_eq!((rest.due.len(), rest.next), (2, Some(far)));
     }
 
     #[test]
@@ -595,6 +651,69 @@ mod tests {
             in_transaction(&mut connection, |transaction| requeue(transaction, &old, &Requeue::default()));
         assert_eq!((number, lanes.len()), (2, 1));
         assert_eq!(rows(&connection), ["a 1 pending", "b 1 pending", "a 1 pending", "b 1 pending"]);
+    }
+
+    #[test]
+    fn what_was_given_up_is_tried_with_the_present_code() {
+        let mut connection = database();
+        let (old, new) = (router(&[("a", "1")]), router(&[("a", "2")]));
+        post(&mut connection, &old, "1");
+        let due = due_of(&connection, "service/a").remove(0);
+        in_transaction(&mut connection, |transaction| dead(transaction, &old, &due, &Failure::new("no")));
+        connection.execute("UPDATE delivery SET lane = 'service/before'", []).unwrap();
+        let requeued = |connection: &mut Connection| {
+            in_transaction(connection, |transaction| requeue(transaction, &new, &Requeue::default())).0
+        };
+        assert_eq!(requeued(&mut connection), 1);
+        assert_eq!(rows(&connection), ["a 2 pending"]);
+        let due = due_of(&connection, "service/a").remove(0);
+        in_transaction(&mut connection, |transaction| done(transaction, &new, &due, Some(204), None));
+        assert_eq!(
+            in_transaction(&mut connection, |transaction| super::super::rerun::rerun(transaction, &new)),
+            []
+        );
+        // One more of an old revision, beside that which is done.
+        connection
+            .execute(
+                "INSERT INTO delivery (event, trigger, kind, revision, lane, state, next_at, changed)
+                            VALUES (1, 'a', 'event', '1', 'service/a', 'dead', 0, 0)",
+                [],
+            )
+            .unwrap();
+        assert_eq!(requeued(&mut connection), 1);
+        assert_eq!(rows(&connection), ["a 2 done", "a 2 pending"]);
+    }
+
+    #[test]
+    fn a_repetition_that_waits_while_the_code_changes_is_one_of_the_new_code() {
+        let mut connection = database();
+        let routers = ["1", "2", "3"].map(|revision| router(&[("a", revision)]));
+        post(&mut connection, &routers[0], "1");
+        let due = due_of(&connection, "service/a").remove(0);
+        in_transaction(&mut connection, |transaction| done(transaction, &routers[0], &due, Some(204), None));
+        in_transaction(&mut connection, |transaction| super::super::rerun::rerun(transaction, &routers[1]));
+        let due = due_of(&connection, "service/a").remove(0);
+        let far = now() + 60_000;
+        in_transaction(&mut connection, |transaction| later(transaction, due.id, &Failure::new("no"), far));
+        in_transaction(&mut connection, |transaction| adopt(transaction, &routers[2]));
+        let due = due_of(&connection, "service/a").remove(0);
+        assert_eq!((due.event.attribute(REVISION), due.attempt), (Some("3"), 0));
+    }
+
+    #[test]
+    fn what_cannot_be_read_holds_up_no_other() {
+        let (mut connection, router) = (database(), router(&[("a", "1")]));
+        for id in ["1", "2"] {
+            post(&mut connection, &router, id);
+        }
+        connection
+            .execute("UPDATE event SET body = replace(body, '\"iris\"', '\"\"') WHERE seq = 1", [])
+            .unwrap();
+        let found = due(&connection, "service/a", &[], 100).unwrap();
+        assert_eq!((found.due.len(), found.unreadable.len()), (1, 1));
+        let (id, error) = &found.unreadable[0];
+        in_transaction(&mut connection, |transaction| bury(transaction, *id, error));
+        assert_eq!(rows(&connection), ["a 1 dead", "a 1 pending"]);
     }
 
     #[test]

@@ -34,13 +34,17 @@ pub(crate) async fn run(engine: Arc<Engine>, lane: usize) {
                 (engine.router.lanes[lane].key.clone(), in_flight.values().copied().collect::<Vec<_>>());
             match engine.ledger.read(move |connection| deliveries::due(connection, &key, &known, free)).await
             {
-                Ok((found, later)) => {
-                    for due in found {
+                Ok(found) => {
+                    for due in found.due {
                         let id = due.id;
                         let flight = flights.spawn(deliver(engine.clone(), lane, due));
                         in_flight.insert(flight.id(), id);
                     }
-                    next = later;
+                    for (id, error) in found.unreadable {
+                        let flight = flights.spawn(bury(engine.clone(), id, error));
+                        in_flight.insert(flight.id(), id);
+                    }
+                    next = found.next;
                 }
                 Err(error) => {
                     tracing::error!(
@@ -120,6 +124,12 @@ async fn deliver(engine: Arc<Engine>, lane: usize, due: Due) {
         Outcome::Later(failure) | Outcome::Never(failure) => give_up(&engine, due, failure).await,
     };
     settle(&engine, written).await;
+}
+
+async fn bury(engine: Arc<Engine>, id: i64, error: String) {
+    tracing::error!(delivery = id, "given up, the event cannot be read: {error}");
+    let written = engine.ledger.write(move |transaction| deliveries::bury(transaction, id, &error)).await;
+    settle(&engine, written.map(|()| deliveries::Accepted::default())).await;
 }
 
 async fn give_up(

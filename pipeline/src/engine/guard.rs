@@ -2,7 +2,7 @@
 //!
 //! On the loopback everybody on this machine may, but no page in a browser: a request with a foreign `Host` (a name that was rebound to
 //! 127.0.0.1) or a foreign `Origin` is refused. With a token every request needs it, but those for health. Functions and jobs
-//! are not given the token: they post to an address with a secret of this engine's run in its path.
+//! are not given the token: they have an address with a secret of this engine's run in its path, below which they may post events and read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Method, StatusCode};
 use sha2::{Digest, Sha256};
 
 use super::{Engine, api};
@@ -28,7 +29,7 @@ impl Guard {
         Self { address, token, secret: uuid::Uuid::new_v4().simple().to_string() }
     }
 
-    /// Where the engine's own processes post events.
+    /// Where the engine's own processes post events, and below which they read `v1/...`.
     pub(crate) fn sink(&self) -> String {
         let ip = match self.address.ip() {
             ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -36,12 +37,18 @@ impl Guard {
         };
         let address = SocketAddr::new(ip, self.address.port());
         match self.token {
-            Some(_) => format!("http://{address}/sink/{}", self.secret),
+            Some(_) => format!("http://{address}/sink/{}/", self.secret),
             None => format!("http://{address}/"),
         }
     }
 
-    fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    /// The path that is asked for, without the secret; or why not.
+    fn admitted<'a>(
+        &self,
+        method: &Method,
+        path: &'a str,
+        headers: &HeaderMap,
+    ) -> Result<&'a str, (StatusCode, &'static str)> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if self.address.ip().is_loopback() {
             let is_own = |host: &str| {
@@ -49,31 +56,36 @@ impl Guard {
                     Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
                     _ => (host, Some(80)),
                 };
-                let is_named = ["localhost", "127.0.0.1", "[::1]"].contains(&name)
-                    || name.trim_matches(['[', ']']).parse() == Ok(self.address.ip());
+                let is_named =
+                    ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| own.eq_ignore_ascii_case(name))
+                        || name.trim_matches(['[', ']']).parse() == Ok(self.address.ip());
                 is_named && port == Some(self.address.port())
             };
             if !headers.get_all(HOST).iter().all(|host| host.to_str().is_ok_and(is_own)) {
-                return Some((StatusCode::FORBIDDEN, "this host name is not the engine's"));
+                return Err((StatusCode::FORBIDDEN, "this host name is not the engine's"));
             }
             if headers.contains_key(ORIGIN)
                 && !text(ORIGIN).and_then(|origin| origin.strip_prefix("http://")).is_some_and(is_own)
             {
-                return Some((StatusCode::FORBIDDEN, "requests from other pages are refused"));
+                return Err((StatusCode::FORBIDDEN, "requests from other pages are refused"));
             }
         }
-        let token = self.token.as_ref()?;
+        let Some(token) = &self.token else { return Ok(path) };
         if path.starts_with("/health/") {
-            return None;
+            return Ok(path);
         }
-        if let Some(secret) = path.strip_prefix("/sink/") {
-            let is_right = is_same(secret.trim_end_matches('/'), &self.secret);
-            return (!is_right)
-                .then_some((StatusCode::UNAUTHORIZED, "this is not the sink of a running pipeline"));
+        if let Some(rest) = path.strip_prefix("/sink/") {
+            let (secret, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let rest = if rest.is_empty() { "/" } else { rest };
+            let is_right = is_same(secret, &self.secret) && (rest == "/" || method == Method::GET);
+            let refusal = (StatusCode::UNAUTHORIZED, "this is not the sink of a running pipeline");
+            return if is_right { Ok(rest) } else { Err(refusal) };
         }
-        let given = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let is_right = given.is_some_and(|given| is_same(given.trim(), token));
-        (!is_right).then_some((StatusCode::UNAUTHORIZED, "a bearer token is needed"))
+        let given = text(AUTHORIZATION).and_then(|value| value.split_once(' '));
+        let is_right = given.is_some_and(|(scheme, given)| {
+            scheme.eq_ignore_ascii_case("bearer") && is_same(given.trim(), token)
+        });
+        if is_right { Ok(path) } else { Err((StatusCode::UNAUTHORIZED, "a bearer token is needed")) }
     }
 }
 
@@ -82,26 +94,35 @@ fn is_same(given: &str, secret: &str) -> bool {
     Sha256::digest(given) == Sha256::digest(secret)
 }
 
-/// In front of all routes.
-pub(crate) async fn check(State(engine): State<Arc<Engine>>, request: Request, next: Next) -> Response {
-    match engine.guard.refusal(request.uri().path(), request.headers()) {
-        Some((status, text)) => api::refused(status, text),
-        None => next.run(request).await,
+/// In front of all routes, which see the path without the secret.
+pub(crate) async fn check(State(engine): State<Arc<Engine>>, mut request: Request, next: Next) -> Response {
+    let asked = request.uri().path();
+    let path = match engine.guard.admitted(request.method(), asked, request.headers()) {
+        Ok(path) => path,
+        Err((status, text)) => return api::refused(status, text),
+    };
+    if path.len() < asked.len() {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        // What is left of a path and query that were well-formed is so too.
+        if let Ok(path) = PathAndQuery::try_from(format!("{path}{query}")) {
+            *request.uri_mut() = Uri::from(path);
+        }
     }
+    next.run(request).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(guard: &Guard, path: &str, pairs: &[(&str, &str)]) -> u16 {
+    fn status(guard: &Guard, method: &Method, path: &str, pairs: &[(&str, &str)]) -> u16 {
         let headers = pairs
             .iter()
             .map(|(name, value)| {
                 (http::HeaderName::try_from(*name).unwrap(), http::HeaderValue::try_from(*value).unwrap())
             })
             .collect();
-        guard.refusal(path, &headers).map_or(200, |(status, _)| status.as_u16())
+        guard.admitted(method, path, &headers).map_or_else(|(status, _)| status.as_u16(), |_| 200)
     }
 
     #[test]
@@ -109,7 +130,7 @@ mod tests {
         let guard = Guard::new("127.0.0.1:8090".parse().unwrap(), None);
         for (headers, expected) in [
             (&[("host", "127.0.0.1:8090")][..], 200),
-            (&[("host", "localhost:8090")], 200),
+            (&[("host", "Localhost:8090")], 200),
             (&[("host", "[::1]:8090")], 200),
             (&[("host", "localhost")], 403),
             (&[("host", "localhost:8091")], 403),
@@ -121,7 +142,7 @@ mod tests {
             (&[("host", "localhost:8090"), ("origin", "http://localhost:3000")], 403),
             (&[("host", "localhost:8090"), ("origin", "null")], 403),
         ] {
-            assert_eq!(status(&guard, "/", headers), expected, "{headers:?}");
+            assert_eq!(status(&guard, &Method::POST, "/", headers), expected, "{headers:?}");
         }
     }
 
@@ -133,17 +154,22 @@ mod tests {
         for (path, headers, expected) in [
             ("/", &[][..], 401),
             ("/", &[("authorization", "Bearer secret")], 200),
+            ("/", &[("authorization", "bearer secret")], 200),
             ("/", &[("authorization", "Bearer secre")], 401),
             ("/", &[("authorization", "secret")], 401),
             ("/health/readiness", &[], 200),
             ("/v1/events", &[], 401),
             ("/metrics", &[], 401),
             (path, &[], 200),
-            (&format!("{path}/"), &[], 200),
+            (path.trim_end_matches('/'), &[], 200),
+            (&format!("{path}v1/deliveries/requeue"), &[], 401),
             ("/sink/guess", &[], 401),
             ("/sink/guess", &[("authorization", "Bearer secret")], 401),
         ] {
-            assert_eq!(status(&guard, path, headers), expected, "{path} {headers:?}");
+            assert_eq!(status(&guard, &Method::POST, path, headers), expected, "{path} {headers:?}");
         }
+        let records = format!("{path}v1/runs");
+        assert_eq!(guard.admitted(&Method::GET, &records, &HeaderMap::new()), Ok("/v1/runs"));
+        assert_eq!(status(&guard, &Method::GET, "/sink/guess/v1/runs", &[]), 401);
     }
 }

@@ -1,7 +1,7 @@
 //! The inbox: a file that is completely written to `DIR/DATASET/FILE` becomes a version of the dataset.
 //!
-//! "Completely" is what the kernel says: closed after writing, or moved into place; nothing polls. What is in the inbox at
-//! the start is offered too, and because the id of an event is the dataset and the digest, the same data starts nothing twice.
+//! "Completely" is what the kernel says: closed after writing, or moved into place; nothing polls. What is in a folder when it
+//! begins to be watched is offered too, unless it is still growing: then its end is told by the kernel. Because the id of an event is the dataset and the digest, the same data starts nothing twice.
 //! The thread below reads files; the engine stores them, one at a time, so at most three are in memory.
 
 use std::collections::HashMap;
@@ -13,19 +13,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{Engine, EngineError};
-use crate::event::{Event, hex};
-use crate::store::{Digest, StoreError, checked_name};
+use crate::store::{StoreError, checked_name};
+use crate::submit::updated;
 
 /// Bytes of a file at most.
 const LIMIT: u64 = 1024 * 1024 * 1024;
+/// A file that is there when its folder begins to be watched and that was written to less than this ago may still be growing.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The pause before a file is stored again when the store has failed.
 const TROUBLE: Duration = Duration::from_secs(5);
 
@@ -74,22 +75,14 @@ pub(crate) async fn run(engine: Arc<Engine>, mut arrivals: mpsc::Receiver<Arriva
     }
 }
 
-async fn offer(engine: &Engine, dataset: &str, file: &str, bytes: bytes::Bytes) -> Result<(), String> {
+async fn offer(engine: &Arc<Engine>, dataset: &str, file: &str, bytes: bytes::Bytes) -> Result<(), String> {
     let reference = engine.store.put(bytes).await.map_err(|error: StoreError| error.to_string())?;
-    let event = event(dataset, file, &reference.digest, reference.size);
+    let event = updated(dataset, file, &reference, Some("inbox"));
     let accepted = engine.accept(event).await.map_err(|error| error.to_string())?;
     if accepted.is_new {
         tracing::info!(dataset, file, digest = %reference.digest, "new data in the inbox");
     }
     Ok(())
-}
-
-fn event(dataset: &str, file: &str, digest: &Digest, size: u64) -> Event {
-    const SOURCE: &str = "/baton/inbox";
-    let id = format!("{dataset}@{digest}");
-    let run = hex(&[SOURCE.as_bytes(), id.as_bytes()])[..16].to_owned();
-    let data = json!({"dataset": dataset, "digest": digest, "size": size, "file": file, "origin": "inbox"});
-    Event::new(SOURCE, &id, "dataset.updated", dataset, &run, data)
 }
 
 /// Files that are not there for us, or not yet.
@@ -188,8 +181,27 @@ impl Watcher {
             }
             Err(error) => tracing::error!("the folder {name} of the inbox cannot be watched: {error}"),
         }
-        entries(path).into_iter().try_for_each(|path| read(&path, arrivals))
+        settled(entries(path)).into_iter().try_for_each(|path| read(&path, arrivals))
     }
+}
+
+/// Those that are not being written to. The others are offered when they are closed, which is watched by now.
+fn settled(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let state = |path: &PathBuf| {
+        let meta = path.symlink_metadata().ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    };
+    let is_recent = |(modified, _): (SystemTime, u64)| modified.elapsed().is_ok_and(|age| age < SETTLED);
+    let before: Vec<_> = paths.iter().map(state).collect();
+    if before.iter().flatten().copied().any(is_recent) {
+        std::thread::sleep(SETTLED);
+    }
+    paths
+        .into_iter()
+        .zip(before)
+        .filter(|(path, before)| state(path) == *before)
+        .map(|(path, _)| path)
+        .collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -257,13 +269,18 @@ mod tests {
         std::fs::create_dir_all(root.join("Bad Name")).unwrap();
         std::fs::write(root.join("Bad Name/a.csv"), "no").unwrap();
         std::fs::write(folder.join("before.csv"), "1").unwrap();
+        let mut growing = std::fs::File::create(folder.join("growing.csv")).unwrap();
         let mut arrivals = watch(&root).unwrap();
         let mut next = async || {
             let arrival =
                 tokio::time::timeout(Duration::from_secs(10), arrivals.recv()).await.unwrap().unwrap();
             format!("{}/{}={}", arrival.dataset, arrival.file, String::from_utf8(arrival.bytes).unwrap())
         };
+        std::thread::sleep(SETTLED / 2);
+        std::io::Write::write_all(&mut growing, b"all of it").unwrap();
         assert_eq!(next().await, "iris/before.csv=1");
+        drop(growing);
+        assert_eq!(next().await, "iris/growing.csv=all of it");
         for ignored in [".hidden", "a.csv.part", "a.tmp"] {
             std::fs::write(folder.join(ignored), "no").unwrap();
         }
@@ -286,17 +303,5 @@ mod tests {
         assert_eq!(next().await, "moved/x.csv=x");
         std::fs::write(root.join("wine/w.csv"), "w").unwrap();
         assert_eq!(next().await, "wine/w.csv=w");
-    }
-
-    #[test]
-    fn the_same_data_is_the_same_event() {
-        let digest = Digest::of(b"1");
-        let (one, other) = (event("iris", "a.csv", &digest, 1), event("iris", "b.csv", &digest, 1));
-        assert_eq!((&one.source, &one.id), (&other.source, &other.id));
-        assert_eq!(one.id, format!("iris@{digest}"));
-        assert_ne!(one.id, event("wine", "a.csv", &digest, 1).id);
-        let mut bare = one.clone();
-        bare.extensions.clear();
-        assert_eq!(bare.run(), one.run(), "the run follows from source and id");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::call::{self, Answer, Failure, Outcome};
+use super::call::{self, Answer, End, Failure, Outcome};
 use super::proc;
 use super::process::{Process, Starter, describe};
 use crate::event::Event;
@@ -25,7 +25,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance and waits until it takes requests. When this fails nothing of it is left.
+    /// Starts an instance and waits until it takes requests, but not beyond `closing`. When this fails nothing of it is left.
     ///
     /// # Errors
     /// A text for the delivery's record: it cannot start, ended before it listened, or does not listen in time.
@@ -33,6 +33,7 @@ impl Instance {
         starter: &Starter,
         client: &reqwest::Client,
         service: &Service,
+        closing: impl Future<Output = ()>,
     ) -> Result<Self, String> {
         let name = &service.name;
         let port = free_port().map_err(|error| format!("no port for {name}: {error}"))?;
@@ -53,6 +54,11 @@ impl Instance {
                 return Err(format!("{name} {} before it listened on its port\n{words}", describe(&report)).trim().to_owned());
             }
             waited = tokio::time::timeout(START, instance.ready(client, &service.ready)) => waited,
+            () = closing => {
+                instance.process.kill();
+                instance.process.ended().await;
+                return Err("the engine ends".to_owned());
+            }
         };
         if waited.is_err() {
             let words = instance.process.last_words();
@@ -108,10 +114,11 @@ impl Instance {
         };
         let mut answer = tokio::select! {
             answer = call::post(client, &url, event, timeout) => answer,
-            text = memory => Answer { outcome: Outcome::Later(Failure::new(text)), timed_out: false },
+            text = memory => Answer { outcome: Outcome::Later(Failure::new(text)), end: End::Exchanged },
         };
         if let Outcome::Later(failure) = &mut answer.outcome
             && failure.status.is_none()
+            && answer.end != End::TimedOut
         {
             self.say_why(failure).await;
         }

@@ -23,12 +23,16 @@ use super::router::Router;
 use super::supervise::Report;
 use crate::event::{Event, REVISION, hex};
 use crate::manifest::JobSink;
+use crate::store::checked_name;
 
 /// Added to the niceness of jobs: requests go first.
 const NICE: i32 = 10;
 /// The pause before the second attempt; doubled for each further one, up to the second.
 const RESTART: Duration = Duration::from_secs(1);
 const SLOWEST_RESTART: Duration = Duration::from_secs(60);
+/// Bytes of what is quoted from an event, characters of an error, in `training.failed`.
+const SHORT: usize = 256;
+const MAX_ERROR: usize = 4096;
 /// Whose jobs must answer: those that these events start.
 const ANSWERED: [&str; 2] = ["dataset.validated", "training.requested"];
 
@@ -101,6 +105,7 @@ pub(crate) async fn run_all(engine: Arc<Engine>) {
             Err(error) => {
                 tracing::error!("jobs cannot be read: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                engine.jobs.work.notify_one();
             }
         }
         tokio::select! {
@@ -191,7 +196,7 @@ fn model_of(engine: &Engine, job: &Job) -> String {
     let given = job.event.object();
     let set = || engine.job_sinks().find(|sink| sink.name == job.sink)?.run.env.get("BATON_MODEL").cloned();
     let asked = given.get("model").and_then(Value::as_str).map(str::to_owned);
-    asked.or_else(set).unwrap_or_else(|| job.sink.clone())
+    asked.or_else(set).filter(|name| checked_name(name).is_ok()).unwrap_or_else(|| job.sink.clone())
 }
 
 /// All attempts; `None` if the engine ends meanwhile.
@@ -232,7 +237,7 @@ fn folder(data: &Path, name: &str) -> PathBuf {
 fn start(engine: &Engine, job: &Job, sink: &JobSink) -> std::io::Result<Process> {
     let folder = folder(&engine.starter.data, &job.name);
     std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("event"), job.event.to_json().to_string())?;
+    std::fs::write(folder.join("event"), job.event.to_json())?;
     // Part of the ids of its answers: those of a repetition are others. What is before the last hyphen is the name.
     let revision = job.event.extensions.get(REVISION).unwrap_or(&sink.run.revision).replace('-', ".");
     let variables = vec![
@@ -309,14 +314,15 @@ fn finish(
         reason => (reason, end.error.clone()),
     };
     let given = job.event.object();
-    let digest = given.get("digest").or(given.get("dataset_digest"));
+    // Of an event that may say anything only what is as it should be: this one must be fit to be stored.
+    let short = |name: &str| given.get(name)?.as_str().filter(|text| text.len() <= SHORT);
     let data = json!({
         "run": job.event.run(),
         "model": model,
-        "dataset": given.get("dataset"),
-        "dataset_digest": digest,
+        "dataset": short("dataset"),
+        "dataset_digest": short("digest").or(short("dataset_digest")),
         "reason": reason,
-        "error": error,
+        "error": error.chars().take(MAX_ERROR).collect::<String>(),
         "cost": {"cpu_s": cost.cpu_s, "wall_s": cost.wall_s, "max_rss_mb": cost.max_rss_mb},
     });
     let id = hex(&[job.name.as_bytes(), b"lost"]);
@@ -324,13 +330,14 @@ fn finish(
     deliveries::accept_for_job(transaction, router, &failed, &job.name)
 }
 
-/// Whether a training of this run was said to have ended since the job was started.
+/// Whether a training of this run was said to have ended since the job was started, by the job or by somebody who is no other job.
 fn has_answered(connection: &Connection, job: &Job) -> rusqlite::Result<bool> {
     connection
         .query_row(
             "SELECT 1 FROM event WHERE run = ?1 AND type IN ('dev.baton.training.finished.v1', 'dev.baton.training.failed.v1')
-             AND seq > (SELECT since FROM job WHERE name = ?2) LIMIT 1",
-            params![job.event.run(), job.name],
+             AND seq > (SELECT since FROM job WHERE name = ?2)
+             AND (source = '/baton/jobs/' || ?3 OR source NOT LIKE '/baton/jobs/%' AND source <> '/baton/engine') LIMIT 1",
+            params![job.event.run(), job.name, job.sink],
             |_| Ok(()),
         )
         .optional()

@@ -4,7 +4,8 @@
 //! waits when one begins goes into the same transaction; a command that fails is rolled back to its savepoint and harms no other.
 //! The queues are bounded: who wants to write waits.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -31,7 +32,7 @@ pub enum LedgerError {
     Folder { path: PathBuf, reason: String },
     #[error("the database refused: {0}")]
     Database(String),
-    /// Its thread has ended, which happens only at the end of the process, or a transaction could not be begun.
+    /// Its thread has ended, which happens only at the end of the process.
     #[error("the database did not answer")]
     Gone,
 }
@@ -43,7 +44,7 @@ impl From<rusqlite::Error> for LedgerError {
 }
 
 type Finish = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
-type Write = Box<dyn FnOnce(&Transaction) -> Finish + Send>;
+type Write = Box<dyn FnOnce(Result<&Transaction, LedgerError>) -> Finish + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 /// The database; cheap to clone. Its threads end with the last clone.
@@ -70,8 +71,9 @@ impl Folder {
     pub(crate) fn lock(path: &Path) -> Result<Self, LedgerError> {
         let failed =
             |error: std::io::Error| LedgerError::Folder { path: path.to_owned(), reason: error.to_string() };
+        // Events and the output of functions are their owner's business.
         for name in ["logs", "jobs"] {
-            std::fs::create_dir_all(path.join(name)).map_err(failed)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)).map_err(failed)?;
         }
         let path = std::fs::canonicalize(path).map_err(failed)?;
         let lock = OpenOptions::new()
@@ -129,10 +131,10 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let write: Write = Box::new(move |transaction| {
-            let result = in_savepoint(transaction, command);
+            let result = transaction
+                .and_then(|transaction| in_savepoint(transaction, command).map_err(LedgerError::from));
             Box::new(move |committed| {
-                let _ = answer
-                    .send(result.map_err(LedgerError::from).and_then(|value| committed.map(|()| value)));
+                let _ = answer.send(result.and_then(|value| committed.map(|()| value)));
             })
         });
         self.writer.send(write).await.map_err(|_| LedgerError::Gone)?;
@@ -189,16 +191,16 @@ fn write_all(connection: &mut Connection, mut commands: mpsc::Receiver<Write>) {
         let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
             Err(error) => {
-                // Dropping the command answers it.
                 tracing::error!("no transaction can be begun: {error}");
+                first(Err(error.into()))(Ok(()));
                 continue;
             }
         };
-        let mut finishes = vec![first(&transaction)];
+        let mut finishes = vec![first(Ok(&transaction))];
         while finishes.len() < GROUP
             && let Ok(next) = commands.try_recv()
         {
-            finishes.push(next(&transaction));
+            finishes.push(next(Ok(&transaction)));
         }
         let committed = transaction.commit().map_err(LedgerError::from);
         if let Err(error) = &committed {

@@ -27,6 +27,7 @@ mod router;
 mod supervise;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,9 +170,9 @@ async fn serve(pipeline: &Pipeline, settings: Settings) -> Result<(), EngineErro
     tracing::info!("ending");
     let until = Instant::now() + END;
     engine.ending.send_replace(true);
-    // Well-behaved functions finish their call when they are asked to end; what they answer is still recorded.
-    futures_util::future::join_all(engine.pools.iter().flatten().map(|pool| pool.close(until))).await;
     let rest = async {
+        // Well-behaved functions finish their call when they are asked to end; what they answer is still recorded.
+        futures_util::future::join_all(engine.pools.iter().flatten().map(|pool| pool.close(until))).await;
         for task in tasks {
             let _ = task.await;
         }
@@ -181,9 +182,9 @@ async fn serve(pipeline: &Pipeline, settings: Settings) -> Result<(), EngineErro
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "who started the engine with port 0 reads the port here")]
+/// Who started the engine with port 0 reads the port here; nobody has to.
 fn announce(address: SocketAddr) {
-    println!("pipeline listening on {address}");
+    let _ = writeln!(std::io::stdout(), "pipeline listening on {address}");
 }
 
 impl Engine {
@@ -275,12 +276,24 @@ impl Engine {
     ///
     /// # Errors
     /// The database's.
-    pub(crate) async fn accept(&self, event: Event) -> Result<Accepted, LedgerError> {
+    pub(crate) async fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, LedgerError> {
         let router = self.router.clone();
-        let accepted =
-            self.ledger.write(move |transaction| deliveries::accept(transaction, &router, &event)).await?;
-        self.wake(&accepted);
-        Ok(accepted)
+        self.write_and_wake(move |transaction| deliveries::accept(transaction, &router, &event)).await
+    }
+
+    /// Runs a command and wakes the lanes that have work by it. On a task of its own: the one who asked for it may go away while it
+    /// is written, and what is on disk would then wait for another reason to look.
+    async fn write_and_wake(
+        self: &Arc<Self>,
+        command: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<Accepted> + Send + 'static,
+    ) -> Result<Accepted, LedgerError> {
+        let engine = self.clone();
+        let written = tokio::spawn(async move {
+            let accepted = engine.ledger.write(command).await?;
+            engine.wake(&accepted);
+            Ok(accepted)
+        });
+        written.await.unwrap_or(Err(LedgerError::Gone))
     }
 
     /// Tells those who wait for what was just stored.

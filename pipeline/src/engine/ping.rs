@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use super::router::ping_source;
-use super::{Engine, EngineError, call, job};
-use crate::event::{Data, Event};
+use super::{Engine, EngineError, job};
+use crate::event::{Data, Event, Json};
 use crate::manifest::{Ping, Pipeline};
 
 /// A ping whose schedule and data were understood.
@@ -41,7 +41,7 @@ pub(crate) fn checked(pipeline: &Pipeline) -> Result<Vec<Timer>, EngineError> {
                 Some(name) => TimeZone::get(name).map_err(|error| failed(error.to_string()))?,
             };
             let timer = Timer { ping: ping.clone(), cron, zone };
-            call::storable(timer.event(Timestamp::now())).map_err(|error| failed(error.to_string()))?;
+            timer.event(Timestamp::now()).storable().map_err(|error| failed(error.to_string()))?;
             Ok(timer)
         })
         .collect()
@@ -79,8 +79,8 @@ impl Timer {
         let is_json = ping.content_type.as_deref().is_none_or(|kind| kind.contains("json"));
         let data = match &ping.data {
             None => Data::None,
-            Some(text) => match serde_json::from_str(text) {
-                Ok(value) if is_json => Data::Json(value),
+            Some(text) => match Json::read(text) {
+                Ok(json) if is_json => Data::Json(json),
                 _ => Data::Bytes(text.clone().into_bytes()),
             },
         };

@@ -3,15 +3,14 @@
 //! An instance counts from before it is started until nothing of it is left, so there are never more, not even for a moment.
 //! Who needs one waits for a change of the pool; nothing polls.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::call::{Failure, Outcome};
+use super::call::{End, Failure, Outcome};
 use super::instance::Instance;
 use super::process::{Starter, describe};
 use crate::event::Event;
@@ -30,7 +29,7 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     /// A slot is free, or an instance is gone.
     changed: Notify,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +77,7 @@ impl Pool {
             client,
             state: Mutex::default(),
             changed: Notify::new(),
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
         })
     }
 
@@ -94,21 +93,30 @@ impl Pool {
         event: &Event,
         timeout: Option<Duration>,
     ) -> Outcome {
-        let slot = match self.slot().await {
-            Ok(slot) => slot,
-            Err(text) => return Outcome::Later(Failure::new(text)),
-        };
-        let timeout = timeout.unwrap_or(self.service.timeout);
-        let answer = slot.member.instance.call(&self.client, path, event, timeout).await;
-        if answer.timed_out {
+        let mut may_try_another = true;
+        loop {
+            let slot = match self.slot().await {
+                Ok(slot) => slot,
+                Err(text) => return Outcome::Later(Failure::new(text)),
+            };
+            let timeout = timeout.unwrap_or(self.service.timeout);
+            let answer = slot.member.instance.call(&self.client, path, event, timeout).await;
+            let fault = match answer.end {
+                End::Exchanged => return answer.outcome,
+                End::TimedOut => "no answer in time",
+                End::Unreached => "it takes no connections any more",
+            };
             tracing::warn!(
                 service = self.service.name,
                 event = event.id,
-                "no answer in time; the instance is replaced"
+                "{fault}; the instance is replaced"
             );
             lock(&slot.member.state).ends = true;
+            // What never reached the function was no attempt of it.
+            if answer.end != End::Unreached || !std::mem::take(&mut may_try_another) {
+                return answer.outcome;
+            }
         }
-        answer.outcome
     }
 
     /// Waits for a slot; starts an instance if none has one and there may be one more.
@@ -123,7 +131,7 @@ impl Pool {
                     state.waiting -= 1;
                     is_waiting = false;
                 }
-                if self.closed.load(Ordering::Relaxed) {
+                if *self.closed.borrow() {
                     return Err("the engine ends".to_owned());
                 }
                 if let Some(slot) = self.free_slot(&state) {
@@ -173,7 +181,9 @@ impl Pool {
         let pool = self.clone();
         let starting = tokio::spawn(async move {
             let began = Instant::now();
-            let started = Instance::start(&pool.starter, &pool.client, &pool.service).await;
+            let mut closed = pool.closed.subscribe();
+            let closing = async { drop(closed.wait_for(|closed| *closed).await) };
+            let started = Instance::start(&pool.starter, &pool.client, &pool.service, closing).await;
             let mut state = lock(&pool.state);
             state.starting -= 1;
             let result = started.map(|instance| {
@@ -198,7 +208,7 @@ impl Pool {
                 state.members.push(member.clone());
                 state.started += 1;
                 tokio::spawn(pool.clone().bury(member.clone()));
-                if pool.closed.load(Ordering::Relaxed) {
+                if *pool.closed.borrow() {
                     member.instance.process.terminate();
                 }
                 member
@@ -213,7 +223,7 @@ impl Pool {
     /// Takes an instance out of the pool when nothing of it is left.
     async fn bury(self: Arc<Self>, member: Arc<Member>) {
         let report = member.instance.process.ended().await;
-        let was_asked = lock(&member.state).ends || self.closed.load(Ordering::Relaxed);
+        let was_asked = lock(&member.state).ends || *self.closed.borrow();
         if !was_asked {
             tracing::warn!(
                 service = self.service.name,
@@ -257,7 +267,7 @@ impl Pool {
     /// Keeps `min_scale` instances up, until the pool is closed.
     pub(crate) async fn keep_minimum(self: Arc<Self>) {
         let mut pause = RESTART;
-        while self.service.min_scale > 0 && !self.closed.load(Ordering::Relaxed) {
+        while self.service.min_scale > 0 && !*self.closed.borrow() {
             let changed = self.changed.notified();
             let is_short = {
                 let mut state = lock(&self.state);
@@ -269,13 +279,18 @@ impl Pool {
                 changed.await;
                 continue;
             }
-            let began = Instant::now();
-            match self.start().await {
-                Ok(member) => drop(Slot { pool: self.clone(), member }),
-                Err(text) => tracing::warn!(service = self.service.name, "{text}"),
-            }
-            // The first ones at once, one that keeps ending slower and slower.
-            if lock(&self.state).started > u64::from(self.service.min_scale) || began.elapsed() > pause {
+            let is_up = match self.start().await {
+                Ok(member) => {
+                    drop(Slot { pool: self.clone(), member });
+                    true
+                }
+                Err(text) => {
+                    tracing::warn!(service = self.service.name, "{text}");
+                    false
+                }
+            };
+            // The first ones at once, what keeps ending or does not start slower and slower.
+            if !is_up || lock(&self.state).started > u64::from(self.service.min_scale) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(SLOWEST_RESTART);
             }
@@ -284,7 +299,7 @@ impl Pool {
 
     /// Takes no more calls and asks all instances to end; comes back when they are gone, or kills them at `until`.
     pub(crate) async fn close(&self, until: Instant) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.send_replace(true);
         self.changed.notify_waiters();
         let mut killed = false;
         for member in &lock(&self.state).members {

@@ -16,6 +16,16 @@ use super::proc;
 use super::supervise::{KILL, Report, TERMINATE};
 use crate::manifest::{Command, LocalRun};
 
+/// What Knative sets, and what the engine sets in its place.
+const KNATIVE: [&str; 7] = [
+    "K_SERVICE",
+    "K_CONFIGURATION",
+    "K_REVISION",
+    "K_SINK",
+    "K_CE_OVERRIDES",
+    "K_EVENT_PATH",
+    "K_EXECUTION_MODE",
+];
 /// Variables of the engine's own environment that every process gets; `AWS_*` too.
 const PASSED: [&str; 9] = [
     "PATH",
@@ -132,7 +142,7 @@ impl Starter {
             }
         }
         // The cluster's addresses and names mean nothing here.
-        let given = run.env.iter().filter(|(name, _)| !name.starts_with("K_"));
+        let given = run.env.iter().filter(|(name, _)| !KNATIVE.contains(&name.as_str()));
         environment.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         // A token is for those that ask for it; an empty one stands for a secret of the cluster.
         if let Some(given) = environment.get_mut("BATON_TOKEN")
@@ -328,11 +338,14 @@ mod tests {
             ("BATON_TOKEN", ""),
             ("BATON_ARTIFACTS", "s3://cluster/x"),
             ("K_SINK", "http://cluster"),
-            ("K_OTHER", "x"),
+            ("K_FOLDS", "5"),
             ("PATH", "/mine"),
             ("OWN", "1"),
         ]);
-        assert_eq!(names(&full), "AWS_REGION BATON_ARTIFACTS BATON_SERVER BATON_TOKEN K_SINK MINE OWN PATH");
+        assert_eq!(
+            names(&full),
+            "AWS_REGION BATON_ARTIFACTS BATON_SERVER BATON_TOKEN K_FOLDS K_SINK MINE OWN PATH"
+        );
         let value = |name: &str| full[name].as_str();
         assert_eq!(
             [value("BATON_TOKEN"), value("BATON_ARTIFACTS"), value("K_SINK"), value("PATH")],

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::EngineError;
 use crate::event::{Event, hex};
-use crate::manifest::{Backoff, Delivery, Destination, Filter, JobSink, Pipeline, Service, Trigger};
+use crate::manifest::{
+    Backoff, Delivery, Destination, Filter, JobSink, LOCAL_PAUSE, Pipeline, Service, Trigger,
+};
 
 /// For pings that do not go to the broker: the manifest of a ping says nothing about retries.
 const OF_PINGS: Delivery = Delivery {
@@ -15,9 +17,6 @@ const OF_PINGS: Delivery = Delivery {
     timeout: None,
     dead_letter: None,
 };
-
-/// The longest pause between two attempts, whatever the manifest or an answer's `Retry-After` asks for.
-pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// All triggers and targets.
 #[derive(Debug)]
@@ -195,13 +194,13 @@ pub(crate) fn matches(filter: &Filter, event: &Event) -> bool {
 }
 
 /// The pause before the next attempt after `failed` failed ones (0 for the first): exponential `delay * 2^failed`, linear
-/// `delay * (failed + 1)`, at least what the answer asked for, at most [`MAX_PAUSE`].
+/// `delay * (failed + 1)`, at least what the answer asked for, at most [`LOCAL_PAUSE`].
 pub(crate) fn pause(delivery: &Delivery, failed: u32, asked: Option<Duration>) -> Duration {
     let factor = match delivery.backoff {
         Backoff::Linear => failed.saturating_add(1),
         Backoff::Exponential => 2_u32.saturating_pow(failed),
     };
-    delivery.delay.saturating_mul(factor).max(asked.unwrap_or_default()).min(MAX_PAUSE)
+    delivery.delay.saturating_mul(factor).max(asked.unwrap_or_default()).min(LOCAL_PAUSE)
 }
 
 #[cfg(test)]

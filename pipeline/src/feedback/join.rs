@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::labels::{Found, Labels};
 use super::log::{Again, Cell, Line, Log, Place};
-use super::{FeedbackError, Join, Prefer, Window};
+use super::output::Output;
+use super::{Conflicts, FeedbackError, Join, Prefer, Window};
 
 /// What became of rows and labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -89,7 +90,7 @@ struct Hit {
 /// # Errors
 /// See [`FeedbackError`].
 pub fn join(join: &Join) -> Result<Report, FeedbackError> {
-    let labels = Labels::read(&join.labels, &join.on, join.label.as_deref(), join.conflicts)?;
+    let labels = Labels::read(&join.labels, &join.on, join.label.as_deref())?;
     let log = Log::open(&join.log)?;
     let mut report = Report {
         empty_labels: labels.empty,
@@ -102,6 +103,18 @@ pub fn join(join: &Join) -> Result<Report, FeedbackError> {
     report.matched = hits.iter().flatten().count();
     report.unmatched_labels = labels.all.len() - report.matched;
     let Some(columns) = columns else { return Err(FeedbackError::Nothing(Box::new(report))) };
+    // Only of labels that a logged row has: the others matter to nobody.
+    let matched = labels.all.iter().zip(&hits).filter(|(_, hit)| hit.is_some());
+    let conflicts: Vec<u64> = matched.filter_map(|(label, _)| label.conflict).collect();
+    if let (Conflicts::Refuse, Some(line)) = (join.conflicts, conflicts.iter().min()) {
+        return Err(FeedbackError::Conflicts { count: conflicts.len(), line: *line });
+    }
+    if columns.names.is_empty() {
+        return Err(FeedbackError::Columns(
+            "every input is masked in the log, so that the rows would have a label and nothing else"
+                .to_owned(),
+        ));
+    }
     if columns.names.contains(&labels.column) {
         return Err(FeedbackError::Columns(format!(
             "the label's column {:?} has the name of an input; rename it in the file of labels",
@@ -123,6 +136,8 @@ struct Columns {
     names: Vec<String>,
     version: String,
     digest: String,
+    id: String,
+    row: u64,
 }
 
 fn find(
@@ -218,6 +233,8 @@ impl Columns {
                     names: names().cloned().collect(),
                     version: line.version.to_string(),
                     digest: line.digest.to_string(),
+                    id: line.id.to_string(),
+                    row: line.row,
                 });
                 Ok(())
             }
@@ -230,15 +247,20 @@ impl Columns {
                 }
                 let differ: Vec<&str> =
                     one.symmetric_difference(&other).take(5).map(|name| name.as_str()).collect();
-                Err(FeedbackError::Columns(format!(
-                    "rows of version {} and of version {} have different columns ({} ...); take those of one: \
-                     --digest {} or --digest {}",
-                    known.version,
-                    line.version,
-                    differ.join(", "),
-                    known.digest,
-                    line.digest
-                )))
+                let differ = differ.join(", ");
+                Err(FeedbackError::Columns(if known.digest == line.digest {
+                    format!(
+                        "row {} of request {:?} and row {} of request {:?} have different columns ({differ} ...): an input \
+                         of changing length makes no table",
+                        known.row, known.id, line.row, line.id
+                    )
+                } else {
+                    format!(
+                        "rows of version {} and of version {} have different columns ({differ} ...); take those of one: \
+                         --digest {} or --digest {}",
+                        known.version, line.version, known.digest, line.digest
+                    )
+                }))
             }
         }
     }
@@ -252,10 +274,9 @@ fn write(
     columns: Columns,
     mut report: Report,
 ) -> Result<Report, FeedbackError> {
-    let folder = join.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error| FeedbackError::file("write", &join.out, error);
-    let mut to = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let mut writer = csv::Writer::from_writer(BufWriter::with_capacity(256 << 10, to.as_file_mut()));
+    let mut to = Output::of(&join.out).map_err(failed)?;
+    let mut writer = csv::Writer::from_writer(BufWriter::with_capacity(256 << 10, to.file()));
     let unwritten = |error: csv::Error| failed(std::io::Error::other(error));
 
     let mut names = columns.names;
@@ -286,9 +307,7 @@ fn write(
     flush(&mut same_moment, &mut writer).map_err(unwritten)?;
     writer.flush().map_err(failed)?;
     drop(writer);
-    to.as_file_mut().flush().map_err(failed)?;
-    to.as_file().sync_all().map_err(failed)?;
-    to.persist(&join.out).map_err(|error| failed(error.error))?;
+    to.commit().map_err(failed)?;
     report.rows = report.appended_to + report.matched;
     report.columns = names;
     Ok(report)

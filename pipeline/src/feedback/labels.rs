@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Conflicts, FeedbackError};
+use super::FeedbackError;
 
 /// The column with the row's number in its request, from 0.
 const ROW: &str = "row";
@@ -26,6 +26,8 @@ pub(super) struct Label {
     pub(super) text: Box<str>,
     /// Of the file, from 1.
     pub(super) line: u64,
+    /// The first line that says something else of the same row.
+    pub(super) conflict: Option<u64>,
 }
 
 /// Labels of one request, as positions in [`Labels::all`].
@@ -39,9 +41,7 @@ struct Request {
 /// What a label is to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Added {
-    Agrees,
-    /// Of the same row there was another one.
-    Contradicts,
+    Fits,
     /// It says which row it is of, and others of the request do not, or the other way round.
     Mixed,
 }
@@ -59,13 +59,8 @@ impl Labels {
     /// Reads the file. Empty labels are none yet.
     ///
     /// # Errors
-    /// [`FeedbackError::Csv`] with the line, [`FeedbackError::Conflicts`] unless the last label is to win.
-    pub(super) fn read(
-        path: &Path,
-        on: &str,
-        label: Option<&str>,
-        conflicts: Conflicts,
-    ) -> Result<Self, FeedbackError> {
+    /// [`FeedbackError::Csv`] with the line.
+    pub(super) fn read(path: &Path, on: &str, label: Option<&str>) -> Result<Self, FeedbackError> {
         let file = std::fs::File::open(path).map_err(|error| FeedbackError::file("open", path, error))?;
         let mut reader = csv::ReaderBuilder::new().buffer_capacity(256 << 10).from_reader(file);
         let bad = |text: String| FeedbackError::csv(path, text);
@@ -100,7 +95,6 @@ impl Labels {
         let column = names[label].to_owned();
         let mut labels =
             Self { column, all: Vec::new(), requests: HashMap::new(), empty: 0, repeated: 0, conflicting: 0 };
-        let mut first_conflict = None;
         let mut record = csv::StringRecord::new();
         while reader.read_record(&mut record).map_err(|error| bad(error.to_string()))? {
             let line = record.position().map_or(0, csv::Position::line);
@@ -123,34 +117,26 @@ impl Labels {
                 continue;
             }
             match labels.add(id, number, text, line) {
-                Added::Contradicts => {
-                    first_conflict.get_or_insert(line);
-                }
                 Added::Mixed => {
                     let id: String = id.chars().take(50).collect();
                     return Err(bad(format!(
                         "line {line}: labels of request {id:?} say which row they are of, and others do not"
                     )));
                 }
-                Added::Agrees => {}
+                Added::Fits => {}
             }
         }
-        match (conflicts, first_conflict) {
-            (Conflicts::Refuse, Some(line)) => {
-                Err(FeedbackError::Conflicts { count: labels.conflicting, line })
-            }
-            _ => Ok(labels),
-        }
+        Ok(labels)
     }
 
     /// Adds a label, or replaces one of the same row.
     fn add(&mut self, id: &str, row: Option<u64>, text: &str, line: u64) -> Added {
-        let label = Label { text: text.into(), line };
+        let mut label = Label { text: text.into(), line, conflict: None };
         // Looked up by reference first: a request of many rows has its name once.
         if !self.requests.contains_key(id) {
             self.requests.insert(id.into(), Request::default());
         }
-        let Some(request) = self.requests.get_mut(id) else { return Added::Agrees };
+        let Some(request) = self.requests.get_mut(id) else { return Added::Fits };
         let next = self.all.len();
         let position = match row {
             None if !request.rows.is_empty() => return Added::Mixed,
@@ -160,16 +146,13 @@ impl Labels {
         };
         let Some(known) = self.all.get_mut(position) else {
             self.all.push(label);
-            return Added::Agrees;
+            return Added::Fits;
         };
         let differs = known.text != label.text;
+        label.conflict = known.conflict.or(differs.then_some(line));
         *known = label;
-        if differs {
-            self.conflicting += 1;
-            return Added::Contradicts;
-        }
-        self.repeated += 1;
-        Added::Agrees
+        *(if differs { &mut self.conflicting } else { &mut self.repeated }) += 1;
+        Added::Fits
     }
 
     /// The label of a logged row; `rows` are those of its request, `None` if that is not known.

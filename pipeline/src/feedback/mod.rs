@@ -7,6 +7,7 @@
 mod join;
 mod labels;
 mod log;
+mod output;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub struct Join {
     pub prefer: Prefer,
     /// An earlier dataset whose rows come first.
     pub append: Option<PathBuf>,
+    /// A file that is made or replaced; anything else that is there (a device, a pipe) is written. `-` is standard output.
     pub out: PathBuf,
 }
 
@@ -80,7 +82,7 @@ pub enum FeedbackError {
     #[error("a file of the request log was removed or changed while it was read; try again")]
     Moved,
     #[error(
-        "{count} labels contradict others of the same row, the first in line {line}; --conflicts last takes the last of each"
+        "{count} logged rows have labels that contradict each other, the first in line {line}; --conflicts last takes the last of each"
     )]
     Conflicts { count: usize, line: u64 },
     #[error(
@@ -88,7 +90,7 @@ pub enum FeedbackError {
     )]
     Ambiguous { count: usize, line: u64 },
     #[error(
-        "{count} labels name a request of several rows and not which of them, the first is in line {line}; give a column \"row\", from 0"
+        "{count} labels name a request of several rows, or a file, and not which row, the first is in line {line}; give a column \"row\", from 0"
     )]
     NoRow { count: usize, line: u64 },
     #[error("{0}")]

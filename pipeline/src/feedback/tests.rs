@@ -145,6 +145,57 @@ fn contradicting_labels_are_refused_or_the_last_one_counts() {
     let (report, text) = case.run(|join| join.conflicts = Conflicts::Last).expect("joined");
     assert!(text.ends_with(",b\n"));
     assert_eq!((report.repeated_labels, report.conflicting_labels, report.unmatched_labels), (1, 1, 0));
+    // Nobody logged the other one, so nobody is in doubt.
+    let case = Case::new(&[(FILE, &[one(1, "x", "1")])], "id,y\nx,a\nz,a\nz,b\n");
+    assert_eq!(case.run(|_| {}).expect("joined").0.conflicting_labels, 1);
+}
+
+#[test]
+fn rows_of_changing_length_are_named() {
+    let lines = [line(1, "x", 0, "1", r#""a":[1,2]"#), line(2, "y", 0, "1", r#""a":[1,2,3]"#)];
+    let error = Case::new(&[(FILE, &lines)], "id,y\nx,a\ny,b\n").refusal(|_| {});
+    assert!(error.contains("row 0 of request \"x\" and row 0 of request \"y\""), "{error}");
+    assert!(error.contains("a[2]") && !error.contains("--digest"), "{error}");
+}
+
+#[test]
+fn rows_without_any_input_are_refused() {
+    let row = versioned(1, "x", 0, "1", r#""a":"0123""#, "1", r#","masked":{"a":"hash"}"#);
+    let error = Case::new(&[(FILE, &[row])], "id,y\nx,a\n").refusal(|_| {});
+    assert!(error.contains("every input is masked"), "{error}");
+}
+
+#[test]
+fn what_is_no_file_is_written_and_not_replaced() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let case = Case::new(&[(FILE, &[one(1, "x", "1")])], "id,y\nx,a\n");
+    let expected = "a,b[0],b[1],y\n1,1.5,2.0,a\n";
+    let join_to = |name: &str| {
+        let mut wanted = case.join();
+        wanted.out = case.path(name);
+        join(&wanted)
+    };
+    let made = std::process::Command::new("mkfifo").arg(case.path("pipe")).status().expect("mkfifo");
+    assert!(made.success());
+    let pipe = case.path("pipe");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(pipe));
+    join_to("pipe").expect("joined");
+    assert_eq!(reader.join().expect("ended").expect("read"), expected);
+
+    std::fs::write(case.path("old.csv"), "old").expect("written");
+    std::fs::set_permissions(case.path("old.csv"), PermissionsExt::from_mode(0o640)).expect("set");
+    symlink("old.csv", case.path("link")).expect("a link");
+    symlink("new.csv", case.path("dangling")).expect("a link");
+    for (name, file) in [("link", "old.csv"), ("dangling", "new.csv")] {
+        join_to(name).expect("joined");
+        assert!(case.path(name).is_symlink(), "{name}");
+        assert_eq!(std::fs::read_to_string(case.path(file)).expect("read"), expected, "{name}");
+    }
+    let mode = |name: &str| std::fs::metadata(case.path(name)).expect("there").permissions().mode() & 0o777;
+    std::fs::write(case.path("plain"), "").expect("written");
+    assert_eq!((mode("old.csv"), mode("new.csv")), (0o640, mode("plain")));
+    assert!(join_to("iris").is_err(), "a folder");
 }
 
 #[test]

@@ -19,7 +19,10 @@ pub(super) const MAX_PART: u64 = 2 * 1024 * 1024 * 1024;
 /// What a trainer uploaded; parts by file name. Fields: `docs/pipeline-reference.md`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Bundle {
+    /// The name that it was made for.
+    model: Option<String>,
     pub parts: BTreeMap<String, Reference>,
+    pub dataset: Option<String>,
     pub dataset_digest: Option<String>,
     pub holdout: Option<Reference>,
     /// The column that the model predicts.
@@ -29,6 +32,13 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
+    /// # Errors
+    /// [`Failure::Never`] if the store lacks it or it is none.
+    pub(super) async fn read(store: &Store, reference: &Reference) -> Result<Self, Failure> {
+        serde_json::from_slice(&store.read(reference, MAX_BUNDLE).await?)
+            .map_err(|error| Failure::Never(format!("{} is no bundle: {error}", reference.digest)))
+    }
+
     /// The model's file name and reference.
     pub(super) fn artifact(&self) -> Option<(&str, &Reference)> {
         ["model.onnx", "model.so"].into_iter().find_map(|name| Some((name, self.parts.get(name)?)))
@@ -60,7 +70,10 @@ impl Candidate {
         let reference = reference(&data, "bundle")?.ok_or_else(|| {
             Failure::Never("data.bundle is missing: {\"digest\": ..., \"size\": ...}".into())
         })?;
-        let bundle: Bundle = store.get_json(&reference.digest, MAX_BUNDLE).await?;
+        let bundle = Bundle::read(store, &reference).await?;
+        if let Some(other) = bundle.model.as_ref().filter(|other| **other != model) {
+            return Err(Failure::Never(format!("the bundle is one of {other:?}, data.model is {model:?}")));
+        }
         Ok(Self { model, reference, bundle, data })
     }
 
@@ -72,7 +85,7 @@ impl Candidate {
         let mut parts = BTreeMap::new();
         for (file, part) in PARTS {
             if let Some(reference) = self.bundle.parts.get(file) {
-                parts.insert(part, store.get(&reference.digest, MAX_PART).await?);
+                parts.insert(part, store.read(reference, MAX_PART).await?);
             }
         }
         Ok(parts)

@@ -16,9 +16,15 @@ use crate::event::Event;
 /// How often a candidate is compared again because another one was faster.
 const MAX_ROUNDS: u64 = 3;
 
-/// From `model.evaluated` to `model.deployed`, `model.rejected`, or back to `artifact.pushed` if another version was deployed in between.
+/// From `model.evaluated` to `model.deployed`, `model.rejected`, or back to `artifact.pushed` if another version was deployed in
+/// between; other events are none of its business.
 pub(super) fn deploy(context: Arc<Context>, event: Event) -> Call {
-    Box::pin(async move { run(&context, &event).await })
+    Box::pin(async move {
+        match event.short_kind() {
+            Some("model.evaluated") => run(&context, &event).await,
+            _ => Ok(None),
+        }
+    })
 }
 
 async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure> {
@@ -60,7 +66,7 @@ async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure>
         "model": candidate.model, "run": event.run(), "bundle": candidate.reference, "version": change.version,
         "generation": change.generation, "digest": change.digest, "previous_digest": previous, "cost": meter.cost(),
     });
-    record(context, &candidate.model, &data).await?;
+    record(context, &runner, &candidate.model, &data).await?;
     Ok(Some(event.reply(&context.name, "model.deployed", &candidate.model, data)))
 }
 
@@ -106,7 +112,7 @@ fn compare_again(
     candidate: &Candidate,
     rejected: impl Fn(Value) -> Result<Option<Event>, Failure>,
 ) -> Result<Option<Event>, Failure> {
-    let round = candidate.data.get("round").and_then(Value::as_u64).unwrap_or(0) + 1;
+    let round = candidate.data.get("round").and_then(Value::as_u64).unwrap_or(0).saturating_add(1);
     if round > MAX_ROUNDS {
         let text = format!("other versions were deployed {round} times while this one was compared");
         return rejected(json!([{ "code": "GENERATION_STALE", "text": text }]));
@@ -118,12 +124,22 @@ fn compare_again(
     Ok(Some(event.reply(&context.name, "artifact.pushed", &candidate.model, data)))
 }
 
-/// Appends to the log of what was deployed, unless an earlier delivery did.
-async fn record(context: &Context, model: &str, data: &Value) -> Result<(), Failure> {
+/// Appends to the log of what was deployed, unless an earlier delivery did, or a later version was faster.
+async fn record(context: &Context, runner: &Runner, model: &str, data: &Value) -> Result<(), Failure> {
     loop {
         let last: Option<(u64, Value)> = context.store.last("active", model).await?;
         let number = match &last {
-            Some((_, entry)) if entry["generation"].as_u64() >= data["generation"].as_u64() => return Ok(()),
+            Some((_, entry)) if ["generation", "digest", "bundle"].iter().all(|of| entry[of] == data[of]) => {
+                return Ok(());
+            }
+            // Or the runner is a new one, which counts from 1 again.
+            Some((_, entry)) if entry["generation"].as_u64() >= data["generation"].as_u64() => {
+                let served = runner.model(model).await?.and_then(|found| found.digest);
+                if served.as_deref() != data["digest"].as_str() {
+                    return Ok(());
+                }
+                last.as_ref().map_or(0, |(number, _)| *number)
+            }
             Some((number, _)) => *number,
             None => 0,
         };

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use serde_json::{Value, json};
 
 use super::{Call, Context, Failure};
@@ -95,7 +95,7 @@ async fn take_dead(
             event.extensions.remove(name);
         }
         keep(&store, &event).await?;
-        store.create_entry(DEAD, &dead_key(&letter), &letter.to_json()).await?;
+        store.create_entry(DEAD, &dead_key(&letter), &letter).await?;
         let added = index.add(&event).and_then(|()| index.add_dead(&letter));
         added.map_err(|error| Failure::Later(error.to_string()))?;
         Ok(None)
@@ -121,7 +121,7 @@ async fn deliveries(
 
 async fn keep(store: &Store, event: &Event) -> Result<(), Failure> {
     let key = hex(&[event.source.as_bytes(), event.id.as_bytes()]);
-    store.create_entry(EVENTS, &key, &event.to_json()).await?;
+    store.create_entry(EVENTS, &key, event).await?;
     Ok(())
 }
 
@@ -140,6 +140,13 @@ impl Index {
     fn open(database: &str) -> Result<Self, HistoryError> {
         let open = || {
             let connection = Connection::open(database)?;
+            let healthy: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if healthy != "ok" {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                    Some(healthy),
+                ));
+            }
             // It can be made anew from the store at any time.
             connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")?;
             records::create_tables(&connection)?;
@@ -151,7 +158,22 @@ impl Index {
             )?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| HistoryError::Open(database.to_owned(), error))?;
+        let connection = open().or_else(|error| {
+            let damaged = [Some(ErrorCode::DatabaseCorrupt), Some(ErrorCode::NotADatabase)];
+            if !damaged.contains(&error.sqlite_error_code()) {
+                return Err(error);
+            }
+            tracing::warn!(
+                database,
+                "the index is damaged ({error}); it is kept as .damaged, and made anew from the store"
+            );
+            for ending in ["", "-wal", "-shm"] {
+                // The last two may not be there; what cannot be moved fails again.
+                let _ = std::fs::rename(format!("{database}{ending}"), format!("{database}.damaged{ending}"));
+            }
+            open()
+        });
+        let connection = connection.map_err(|error| HistoryError::Open(database.to_owned(), error))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
@@ -302,7 +324,22 @@ mod tests {
     fn event_as_stored(letter: &Event) -> Value {
         let mut event = letter.clone();
         event.extensions.retain(|name, _| !ERROR.contains(&name.as_str()));
-        event.to_json()
+        json!(event)
+    }
+
+    #[test]
+    fn a_damaged_index_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.sqlite");
+        let path = path.to_str().unwrap();
+        drop(Index::open(path).unwrap());
+        let whole = std::fs::read(path).unwrap();
+        let torn: Vec<u8> = whole[..4096].iter().copied().chain(vec![7; whole.len() - 4096]).collect();
+        for bytes in [b"no database".repeat(1000), torn] {
+            std::fs::write(path, &bytes).unwrap();
+            Index::open(path).unwrap().add(&event("1", "training.started")).unwrap();
+            assert_eq!(std::fs::read(format!("{path}.damaged")).unwrap(), bytes);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -321,7 +358,7 @@ mod tests {
         let (_, address) = start(&store).await;
         let mut deep = event("deep", "training.started");
         let nested = (0..126).fold(json!(1), |inner, _| json!([inner]));
-        deep.data = crate::event::Data::Json(json!([nested]));
+        deep.data = crate::event::Data::Json(json!([nested]).into());
         assert_eq!(post(&address, &deep).await, 400);
         assert!(store.entries(EVENTS).await.unwrap().is_empty());
         let answer = client().get(format!("{address}/v1/runs?where=cost>1")).send().await.unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_runner::admin::wire::{Change, History, Model, Problem};
+use baton_runner::error::chain;
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
@@ -120,6 +121,9 @@ impl Runner {
         if status.is_success() {
             return json(response).await.map(Pushed::Served);
         }
+        if let Some(failure) = not_the_candidate(status) {
+            return Err(failure(said(response).await));
+        }
         let problem: Problem = json(response).await?;
         // Another upload of the same model, a full queue, a server that is ending: the same push may go through later.
         let passing =
@@ -143,16 +147,31 @@ impl Runner {
     }
 }
 
+/// An answer that says nothing of what was sent: the token is wrong, which somebody has to mend, or the upload was too slow.
+fn not_the_candidate(status: StatusCode) -> Option<fn(String) -> Failure> {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Failure::Never),
+        StatusCode::REQUEST_TIMEOUT => Some(Failure::Later),
+        _ => None,
+    }
+}
+
 async fn accepted(response: Response) -> Result<Response, Failure> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let text = match json::<Problem>(response).await {
+    let text = said(response).await;
+    if status.is_server_error() { Err(Failure::Later(text)) } else { Err(Failure::Never(text)) }
+}
+
+/// A refusal in words.
+async fn said(response: Response) -> String {
+    let status = response.status();
+    match json::<Problem>(response).await {
         Ok(problem) => format!("the runner refused: {} ({})", problem.error, problem.code),
         Err(_) => format!("the runner answered {status}"),
-    };
-    if status.is_server_error() { Err(Failure::Later(text)) } else { Err(Failure::Never(text)) }
+    }
 }
 
 async fn json<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, Failure> {
@@ -164,11 +183,5 @@ async fn json<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, F
 }
 
 fn unreachable(error: &reqwest::Error) -> Failure {
-    let mut text = format!("the runner cannot be reached: {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    Failure::Later(text)
+    Failure::Later(format!("the runner cannot be reached: {}", chain(error)))
 }

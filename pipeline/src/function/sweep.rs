@@ -20,18 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where to look and how long to wait for a training.
 #[derive(Debug, Clone)]
 struct Settings {
-    /// Address of the records, without a path.
-    records: String,
+    /// Address below which `v1/runs` is.
+    records: url::Url,
     deadline: Duration,
 }
 
 impl Settings {
-    /// `BATON_HISTORY_URL`, else the host of `K_SINK`, which is the engine's own on one machine; `BATON_TRAINING_DEADLINE`.
+    /// `BATON_HISTORY_URL`, else `K_SINK`, which is the engine's own on one machine; `BATON_TRAINING_DEADLINE`.
     fn of_environment() -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let address = variable("BATON_HISTORY_URL").or_else(|| variable("K_SINK"));
         let address = address.unwrap_or_else(|| "http://127.0.0.1:8090".to_owned());
-        let url = url::Url::parse(&address)
+        let records = url::Url::parse(&address)
             .map_err(|error| Failure::Never(format!("BATON_HISTORY_URL: {address:?} is no URL: {error}")))?;
         let deadline = match variable("BATON_TRAINING_DEADLINE") {
             Some(text) => text.parse().map_err(|_| {
@@ -39,7 +39,15 @@ impl Settings {
             })?,
             None => DEADLINE_SECONDS,
         };
-        Ok(Self { records: url.origin().ascii_serialization(), deadline: Duration::from_secs(deadline) })
+        Ok(Self { records, deadline: Duration::from_secs(deadline) })
+    }
+
+    fn below(&self, path: &[&str]) -> url::Url {
+        let mut url = self.records.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
     }
 }
 
@@ -62,13 +70,9 @@ async fn lost(function: &str, settings: &Settings) -> Result<Option<Event>, Fail
     let seconds = settings.deadline.as_secs();
     let filter = format!("state in (\"training\", \"validated\") and since < -{seconds}s");
     let query = [("where", filter.as_str()), ("sort", "since"), ("limit", "1")];
-    let found = ask(http.get(format!("{}/v1/runs", settings.records)).query(&query)).await?;
+    let found = ask(http.get(settings.below(&["v1", "runs"])).query(&query)).await?;
     let Some(name) = found["runs"][0]["run"].as_str() else { return Ok(None) };
-    let mut url = url::Url::parse(&settings.records).map_err(|error| Failure::Never(error.to_string()))?;
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.extend(["v1", "runs", name]);
-    }
-    let run = ask(http.get(url)).await?;
+    let run = ask(http.get(settings.below(&["v1", "runs", name]))).await?;
     answer(function, name, &found["runs"][0], &run["events"], settings.deadline)
 }
 
@@ -140,7 +144,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let records = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        (connection, Settings { records, deadline: Duration::from_secs(3600) })
+        (connection, Settings { records: records.parse().unwrap(), deadline: Duration::from_secs(3600) })
     }
 
     fn event(kind: &str, run: &str, model: &str, minutes_ago: i64) -> Event {
@@ -189,7 +193,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let records = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let settings = Settings { records, deadline: Duration::from_secs(1) };
+        let settings = Settings { records: records.parse().unwrap(), deadline: Duration::from_secs(1) };
         assert!(matches!(lost("sweep", &settings).await, Err(Failure::Later(_))));
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Updated {
     pub(crate) file: String,
     pub(crate) origin: Option<String>,
     size: Option<u64>,
+    /// It is to be checked, and to become the newest version, whatever was answered before.
+    again: bool,
 }
 
 /// What is kept of an accepted version, and read again: a part of the data of `dataset.validated`.
@@ -71,6 +73,8 @@ impl Updated {
             file: Option<String>,
             #[serde(default)]
             origin: Option<String>,
+            #[serde(default)]
+            again: bool,
         }
         let never = |text: String| {
             Failure::Never(format!("event {} of {} cannot be checked: {text}", event.id, event.source))
@@ -88,7 +92,14 @@ impl Updated {
             }
         }
         let file = form.file.filter(|file| !file.is_empty()).unwrap_or_else(|| form.dataset.clone());
-        Ok(Self { dataset: form.dataset, digest, file, origin: form.origin, size: form.size })
+        Ok(Self {
+            dataset: form.dataset,
+            digest,
+            file,
+            origin: form.origin,
+            size: form.size,
+            again: form.again,
+        })
     }
 }
 
@@ -103,7 +114,9 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
     let policy = Policy::parse(&context.policy).map_err(|error| Failure::Never(error.to_string()))?;
     let policy_digest = Digest::of(context.policy.as_bytes());
     let accepted_as = memo_key(&context.name, &updated, &policy_digest, "");
-    if let Some(answer) = remembered(store, &accepted_as).await? {
+    if !updated.again
+        && let Some(answer) = remembered(store, &accepted_as).await?
+    {
         return Ok(answer);
     }
     let (bytes, size) = match store.get(&updated.digest, policy.limits.max_bytes).await {
@@ -119,11 +132,13 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
     }
     let surroundings = Surroundings::of(context, &policy, &updated.dataset, &updated.digest).await?;
     let rejected_as = memo_key(&context.name, &updated, &policy_digest, &surroundings.digest());
-    if let Some(answer) = remembered(store, &rejected_as).await? {
+    if !updated.again
+        && let Some(answer) = remembered(store, &rejected_as).await?
+    {
         return Ok(answer);
     }
     let model = policy.model.clone().unwrap_or_else(|| updated.dataset.clone());
-    let label = policy.label.clone();
+    let (label, key, features) = (policy.label.clone(), policy.key.clone(), policy.features.clone());
     let (checked, cost) = checked(&updated, bytes, size, policy, &policy_digest, surroundings).await?;
     let report = store.put(json_of(&checked.report)?).await?;
     let accepted = checked.report.verdict == Verdict::Accepted;
@@ -137,6 +152,8 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
                 "file": updated.file,
                 "model": model,
                 "label": label,
+                "key": key,
+                "features": features,
                 "rows": checked.report.profile.as_ref().map_or(0, |profile| profile.rows),
                 "report": report,
                 "training": training,
@@ -162,7 +179,8 @@ async fn validate(context: &Context, event: &Event) -> Result<Event, Failure> {
         }
     };
     let key = if accepted { accepted_as } else { rejected_as };
-    if !store.remember(STAGE, &key, &answer.to_json()).await?
+    if !updated.again
+        && !store.remember(STAGE, &key, &answer).await?
         && let Some(first) = remembered(store, &key).await?
     {
         // Somebody checked the same at the same time and was first: there is one answer.

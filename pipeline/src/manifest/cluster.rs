@@ -4,17 +4,23 @@
 //! is not in these tables is refused. `docs/pipeline-manifests.md` lists them for users.
 
 use super::reader::Value;
+use super::scalar;
 
 /// What may stand somewhere.
 pub(super) enum Shape {
     Text,
     Whole,
     Flag,
-    /// A quantity, a port: a number or a text.
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// The name of an object.
+    Name,
+    /// A port: a number or a text.
     Scalar,
-    /// Texts by keys of the user's choice: labels, selectors.
-    Texts,
-    /// Quantities by resource.
+    Quantity,
+    Labels,
+    Annotations,
+    /// Quantities by resource of a container.
     Quantities,
     List(&'static Shape),
     Map(&'static [(&'static str, Shape)]),
@@ -25,21 +31,42 @@ impl Shape {
     pub(super) fn check(&self, value: &Value<'_>) {
         match self {
             Shape::Text => drop(value.text()),
-            Shape::Whole => drop(value.whole(0, u32::MAX)),
+            Shape::Whole => drop(value.whole(0, MAX_NUMBER)),
             Shape::Flag => drop(value.flag()),
+            Shape::Word(known) => {
+                if let Some(text) = value.text()
+                    && !known.contains(&text)
+                {
+                    let known: Vec<String> = known.iter().map(|word| format!("{word:?}")).collect();
+                    value.refuse(format!("{text:?} is none of {}", known.join(", ")));
+                }
+            }
+            Shape::Name => drop(value.parsed(scalar::subdomain)),
             Shape::Scalar => drop(value.number_or_text()),
-            Shape::Texts => each(value, &Shape::Text),
+            Shape::Quantity => {
+                if let Some(Err(reason)) = value.number_or_text().map(|text| scalar::quantity(&text)) {
+                    value.refuse(reason);
+                }
+            }
+            Shape::Labels => {
+                for (key, value) in keyed(value) {
+                    if value
+                        .parsed(scalar::label_value)
+                        .is_some_and(|text| key == VISIBILITY && text != "cluster-local")
+                    {
+                        value.refuse("is none of Knative's: cluster-local is");
+                    }
+                }
+            }
+            Shape::Annotations => keyed(value).iter().for_each(|(_, value)| Shape::Text.check(value)),
             Shape::Quantities => {
                 for (name, value) in value.free().unwrap_or_default() {
                     // Resources of others have a domain in front.
-                    if !RESOURCES.contains(&name) && !name.contains('/') {
+                    let is_foreign = name.contains('/') && scalar::label_key(name).is_ok();
+                    if !RESOURCES.contains(&name) && !is_foreign {
                         value.refuse(format!("{name} is no resource: {}", RESOURCES.join(", ")));
                     }
-                    if let Some(text) = value.number_or_text()
-                        && let Err(reason) = super::scalar::quantity(&text)
-                    {
-                        value.refuse(reason);
-                    }
+                    Shape::Quantity.check(&value);
                 }
             }
             Shape::List(shape) => {
@@ -59,15 +86,23 @@ impl Shape {
     }
 }
 
-const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
+/// The largest number of most fields of Kubernetes.
+pub(super) const MAX_NUMBER: u32 = i32::MAX.unsigned_abs();
+const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+const VISIBILITY: &str = "networking.knative.dev/visibility";
 
-fn each(value: &Value<'_>, shape: &Shape) {
-    for (_, value) in value.free().unwrap_or_default() {
-        shape.check(&value);
+/// The entries of labels or annotations; keys that are none are refused.
+fn keyed<'a>(value: &Value<'a>) -> Vec<(&'a str, Value<'a>)> {
+    let entries = value.free().unwrap_or_default();
+    for (key, value) in &entries {
+        if let Err(reason) = scalar::label_key(key) {
+            value.refuse(reason);
+        }
     }
+    entries
 }
 
-use Shape::{Flag, List, Map, Quantities, Scalar, Text, Texts, Whole};
+use Shape::{Annotations, Flag, Labels, List, Map, Name, Quantities, Quantity, Scalar, Text, Whole, Word};
 
 /// The spec of an object that only a cluster reads, or its fields beside `metadata`; `None` for kinds that are not known.
 pub(super) fn object(api_version: &str, kind: &str) -> Option<&'static [(&'static str, Shape)]> {
@@ -106,26 +141,27 @@ pub(super) const POD_SECURITY: Shape = Map(&[
     ("seccompProfile", SECCOMP),
 ]);
 
-const SECCOMP: Shape = Map(&[("type", Text), ("localhostProfile", Text)]);
+const SECCOMP: Shape =
+    Map(&[("type", Word(&["RuntimeDefault", "Localhost", "Unconfined"])), ("localhostProfile", Text)]);
 
 /// Fields of a pod that say where and as whom it runs.
 pub(super) const POD: &[(&str, Shape)] = &[
     ("automountServiceAccountToken", Flag),
     ("enableServiceLinks", Flag),
     ("imagePullSecrets", List(&NAME)),
-    ("nodeSelector", Texts),
-    ("priorityClassName", Text),
-    ("runtimeClassName", Text),
+    ("nodeSelector", Labels),
+    ("priorityClassName", Name),
+    ("runtimeClassName", Name),
     ("schedulerName", Text),
     ("securityContext", POD_SECURITY),
-    ("serviceAccountName", Text),
+    ("serviceAccountName", Name),
     (
         "tolerations",
         List(&Map(&[
             ("key", Text),
-            ("operator", Text),
+            ("operator", Word(&["Exists", "Equal"])),
             ("value", Text),
-            ("effect", Text),
+            ("effect", Word(&["NoSchedule", "PreferNoSchedule", "NoExecute"])),
             ("tolerationSeconds", Whole),
         ])),
     ),
@@ -133,24 +169,20 @@ pub(super) const POD: &[(&str, Shape)] = &[
 
 /// Fields of a container that the local command stands for, or that guard it.
 pub(super) const CONTAINER: &[(&str, Shape)] = &[
-    ("image", Text),
-    ("imagePullPolicy", Text),
+    ("imagePullPolicy", PULL_POLICY),
     ("securityContext", SECURITY),
     ("terminationMessagePath", Text),
-    ("terminationMessagePolicy", Text),
+    ("terminationMessagePolicy", Word(&["File", "FallbackToLogsOnError"])),
     ("workingDir", Text),
 ];
 
-/// How often a probe asks: the local engine asks in its own time.
-pub(super) const PROBE: &[(&str, Shape)] = &[
-    ("failureThreshold", Whole),
-    ("initialDelaySeconds", Whole),
-    ("periodSeconds", Whole),
-    ("successThreshold", Whole),
-    ("timeoutSeconds", Whole),
-];
+const PULL_POLICY: Shape = Word(&["Always", "IfNotPresent", "Never"]);
 
-const NAME: Shape = Map(&[("name", Text)]);
+/// How often a probe asks: the local engine asks in its own time.
+pub(super) const PROBE: [&str; 5] =
+    ["failureThreshold", "initialDelaySeconds", "periodSeconds", "successThreshold", "timeoutSeconds"];
+
+const NAME: Shape = Map(&[("name", Name)]);
 
 /// `spec.config` of a broker.
 pub(super) const BROKER_CONFIG: Shape =
@@ -158,7 +190,7 @@ pub(super) const BROKER_CONFIG: Shape =
 
 const REQUIREMENTS: Shape = List(&Map(&[("key", Text), ("operator", Text), ("values", List(&Text))]));
 
-const SELECTOR: Shape = Map(&[("matchLabels", Texts), ("matchExpressions", REQUIREMENTS)]);
+const SELECTOR: Shape = Map(&[("matchLabels", Labels), ("matchExpressions", REQUIREMENTS)]);
 
 const NAMESPACE: &[(&str, Shape)] = &[];
 
@@ -179,16 +211,18 @@ const CORE_SERVICE: &[(&str, Shape)] = &[(
                 ("appProtocol", Text),
             ])),
         ),
-        ("selector", Texts),
+        ("selector", Labels),
         ("type", Text),
     ]),
 )];
+
+const STORAGE: Shape = Map(&[("storage", Quantity)]);
 
 const CLAIM: &[(&str, Shape)] = &[(
     "spec",
     Map(&[
         ("accessModes", List(&Text)),
-        ("resources", Map(&[("requests", Quantities), ("limits", Quantities)])),
+        ("resources", Map(&[("requests", STORAGE), ("limits", STORAGE)])),
         ("storageClassName", Text),
         ("volumeMode", Text),
     ]),
@@ -227,7 +261,7 @@ const EVENT_POLICY: &[(&str, Shape)] = &[(
                     Map(&[
                         ("apiVersion", Text),
                         ("kind", Text),
-                        ("matchLabels", Texts),
+                        ("matchLabels", Labels),
                         ("matchExpressions", REQUIREMENTS),
                     ]),
                 ),
@@ -257,7 +291,7 @@ const VOLUME: Shape = Map(&[
 ]);
 
 /// A scratch folder.
-pub(super) const EMPTY_DIR: Shape = Map(&[("medium", Text), ("sizeLimit", Scalar)]);
+pub(super) const EMPTY_DIR: Shape = Map(&[("medium", Word(&["", "Memory"])), ("sizeLimit", Quantity)]);
 
 const DEPLOYMENT: &[(&str, Shape)] = &[(
     "spec",
@@ -277,17 +311,17 @@ const DEPLOYMENT: &[(&str, Shape)] = &[(
         (
             "template",
             Map(&[
-                ("metadata", Map(&[("labels", Texts), ("annotations", Texts)])),
+                ("metadata", Map(&[("labels", Labels), ("annotations", Annotations)])),
                 (
                     "spec",
                     Map(&[
                         ("automountServiceAccountToken", Flag),
                         ("enableServiceLinks", Flag),
                         ("imagePullSecrets", List(&NAME)),
-                        ("nodeSelector", Texts),
+                        ("nodeSelector", Labels),
                         ("priorityClassName", Text),
                         ("securityContext", POD_SECURITY),
-                        ("serviceAccountName", Text),
+                        ("serviceAccountName", Name),
                         ("terminationGracePeriodSeconds", Whole),
                         ("volumes", List(&VOLUME)),
                         (
@@ -295,7 +329,7 @@ const DEPLOYMENT: &[(&str, Shape)] = &[(
                             List(&Map(&[
                                 ("name", Text),
                                 ("image", Text),
-                                ("imagePullPolicy", Text),
+                                ("imagePullPolicy", PULL_POLICY),
                                 ("command", List(&Text)),
                                 ("args", List(&Text)),
                                 (
@@ -346,6 +380,3 @@ const DEPLOYMENT: &[(&str, Shape)] = &[(
         ),
     ]),
 )];
-
-/// Labels and the like.
-pub(super) const LABELS: Shape = Texts;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -20,14 +21,14 @@ const IGNORED: [&str; 3] = [".*", "__pycache__", "*.pyc"];
 /// Digests of folders; each folder is read once.
 #[derive(Debug)]
 pub(super) struct Code {
-    manifests: BTreeSet<PathBuf>,
+    excluded: BTreeSet<PathBuf>,
     known: RefCell<BTreeMap<PathBuf, Result<String, String>>>,
 }
 
 impl Code {
-    /// `manifests`: canonical paths of files that are no code.
-    pub(super) fn new(manifests: BTreeSet<PathBuf>) -> Self {
-        Self { manifests, known: RefCell::default() }
+    /// `excluded`: canonical paths of files and folders that are no code.
+    pub(super) fn new(excluded: BTreeSet<PathBuf>) -> Self {
+        Self { excluded, known: RefCell::default() }
     }
 
     /// The digest, in hex, of every file below a canonical folder: relative paths, whether they can be executed, contents.
@@ -42,23 +43,35 @@ impl Code {
     }
 
     fn compute(&self, folder: &Path) -> Result<String, String> {
+        if self.excluded.contains(folder) {
+            return Err(format!(
+                "{} holds code, and the engine writes there: give --data, --store and --inbox a folder of their own",
+                folder.display()
+            ));
+        }
+        let walk = self.walk(folder, 0)?;
+        Ok(walk.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// `files`: how many were counted before.
+    fn walk<'a>(&'a self, folder: &'a Path, files: usize) -> Result<Walk<'a>, String> {
         let mut walk = Walk {
             root: folder,
             ignored: ignored(folder)?,
-            manifests: &self.manifests,
+            excluded: &self.excluded,
             hash: Sha256::new(),
             bytes: 0,
-            files: 0,
+            files,
         };
         walk.folder(folder, 0)?;
-        Ok(walk.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(walk)
     }
 }
 
 struct Walk<'a> {
     root: &'a Path,
     ignored: Vec<String>,
-    manifests: &'a BTreeSet<PathBuf>,
+    excluded: &'a BTreeSet<PathBuf>,
     hash: Sha256,
     bytes: u64,
     files: usize,
@@ -76,30 +89,32 @@ impl Walk<'_> {
         }
         paths.sort();
         for path in paths {
-            let relative = path.strip_prefix(self.root).unwrap_or(&path).to_string_lossy().into_owned();
+            let relative = path.strip_prefix(self.root).unwrap_or(&path).to_string_lossy();
             if self.ignored.iter().any(|pattern| matches(pattern, &relative)) {
                 continue;
             }
-            self.entry(&path, &relative, depth)?;
+            self.entry(&path, depth)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, path: &Path, relative: &str, depth: usize) -> Result<(), String> {
+    fn entry(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let meta = fs::symlink_metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        if meta.is_dir() {
-            return self.folder(path, depth + 1);
-        }
-        if self.manifests.contains(path) {
+        if self.excluded.contains(path) {
             return Ok(());
         }
         self.files += 1;
         if self.files > MAX_CODE_FILES {
-            return Err(self.too_much(&format!("more than {MAX_CODE_FILES} files")));
+            return Err(self.too_much(&format!("more than {MAX_CODE_FILES} files and folders")));
         }
+        if meta.is_dir() {
+            return self.folder(path, depth + 1);
+        }
+        // Not the text: two names that are no UTF-8 may have the same one.
+        let relative = path.strip_prefix(self.root).unwrap_or(path).as_os_str().as_bytes();
         if meta.is_symlink() {
             let target = fs::read_link(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            self.part("link", relative, target.to_string_lossy().as_bytes());
+            self.part("link", relative, target.as_os_str().as_bytes());
             return Ok(());
         }
         if !meta.is_file() {
@@ -119,7 +134,7 @@ impl Walk<'_> {
     }
 
     /// Lengths first, so that no two trees have the same bytes.
-    fn part(&mut self, kind: &str, name: &str, content: &[u8]) {
+    fn part(&mut self, kind: &str, name: &[u8], content: &[u8]) {
         self.hash.update(format!("{kind} {} {} ", name.len(), content.len()));
         self.hash.update(name);
         self.hash.update(content);
@@ -146,8 +161,19 @@ fn ignored(folder: &Path) -> Result<Vec<String>, String> {
     let path = folder.join(IGNORE_FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
+            let text = text.trim_start_matches('\u{feff}');
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            patterns.extend(lines.map(str::to_owned));
+            for line in lines {
+                if line.contains(['!', '?', '[', '\\', '#']) || line.contains("**") || line.starts_with("./")
+                {
+                    return Err(format!(
+                        "{}: {line:?} is not understood: a line is a name or a path from the folder, with * for anything but \
+                         a slash; no !, ?, [], **, ./, and remarks on lines of their own",
+                        path.display()
+                    ));
+                }
+                patterns.push(line.to_owned());
+            }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -159,21 +185,19 @@ fn matches(pattern: &str, relative: &str) -> bool {
     let is_path = pattern.trim_end_matches('/').contains('/');
     let pattern = pattern.trim_matches('/');
     if is_path {
-        return glob(pattern, relative);
+        return pattern.split('/').count() == relative.split('/').count()
+            && pattern.split('/').zip(relative.split('/')).all(|(pattern, part)| glob(pattern, part));
     }
     glob(pattern, relative.rsplit('/').next().unwrap_or(relative))
 }
 
-/// `*` stands for any characters but a slash. The parts between stars are sought from left to right.
+/// One part of a path; `*` stands for any characters. The parts between stars are sought from left to right.
 fn glob(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(first) else { return false };
     let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
     let Some(end) = text.len().checked_sub(last.len()).filter(|_| text.ends_with(last)) else { return false };
     text = &text[..end];
-    if text.contains('/') && !middle.contains('/') {
-        return false;
-    }
     for part in middle.split('*').filter(|part| !part.is_empty()) {
         let Some(index) = text.find(part) else { return false };
         text = &text[index + part.len()..];
@@ -227,22 +251,50 @@ mod tests {
 
     #[test]
     fn batonignore_names_what_is_no_code() {
-        let ignore = (".batonignore", "# data\ninbox/\n*.csv\ndata/raw\n");
+        let ignore = (".batonignore", "\u{feff}# data\ninbox/\n*.csv\ndata/raw\na/*/b/*\n");
         let base = digest(&tree(&[("train.py", "1"), ignore])).unwrap();
-        for extra in ["inbox/a", "sub/inbox/a", "a.csv", "sub/b.csv", "data/raw/x"] {
+        for extra in ["inbox/a", "sub/inbox/a", "a.csv", "sub/b.csv", "data/raw/x", "a/x/b/c"] {
             assert_eq!(base, digest(&tree(&[("train.py", "1"), ignore, (extra, "x")])).unwrap(), "{extra}");
         }
-        for extra in ["data/x", "csv", "a.csv2", "raw", "inbox2"] {
+        for extra in ["data/x", "csv", "a.csv2", "raw", "inbox2", "a/x/y/b/c"] {
             assert_ne!(base, digest(&tree(&[("train.py", "1"), ignore, (extra, "x")])).unwrap(), "{extra}");
         }
     }
 
     #[test]
-    fn manifests_are_no_code() {
-        let folder = tree(&[("train.py", "1"), ("pipeline.yaml", "x")]);
+    fn lines_that_mean_something_to_git_only_are_refused() {
+        for line in ["!keep.py", "file?.txt", "[ab].txt", "**/raw", "./data", "data # remark"] {
+            let reason = digest(&tree(&[("train.py", "1"), (".batonignore", line)])).unwrap_err();
+            assert!(reason.contains(line) && reason.contains("is not understood"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn manifests_and_what_the_engine_writes_are_no_code() {
+        let folder = tree(&[("train.py", "1"), ("pipeline.yaml", "x"), ("state/ledger.db", "x")]);
         let root = fs::canonicalize(folder.path()).unwrap();
-        let with = Code::new(BTreeSet::from([root.join("pipeline.yaml")])).digest(&root).unwrap();
+        let excluded = |paths: &[PathBuf]| Code::new(paths.iter().cloned().collect()).digest(&root);
+        let with = excluded(&[root.join("pipeline.yaml"), root.join("state")]).unwrap();
         assert_eq!(with, digest(&tree(&[("train.py", "1")])).unwrap());
+        let reason = excluded(std::slice::from_ref(&root)).unwrap_err();
+        assert!(reason.contains("--data"), "{reason}");
+    }
+
+    #[test]
+    fn names_are_bytes_and_folders_count() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let named = |name: &[u8]| {
+            let folder = tree(&[("train.py", "1")]);
+            fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), "2").unwrap();
+            digest(&folder).unwrap()
+        };
+        assert_ne!(named(b"\xff"), named(b"\xfe"));
+        let folder = tree(&[("a/b/train.py", "1")]);
+        let code = Code::new(BTreeSet::new());
+        let after = |files| code.walk(folder.path(), files).map(|walk| walk.files);
+        assert_eq!(after(0), Ok(3));
+        let reason = after(MAX_CODE_FILES - 2).unwrap_err();
+        assert!(reason.contains("10000 files and folders"), "{reason}");
     }
 
     #[test]

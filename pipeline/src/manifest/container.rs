@@ -5,16 +5,31 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::cluster::{CONTAINER, EMPTY_DIR, POD, PROBE, Shape};
+use super::cluster::{self, CONTAINER, EMPTY_DIR, POD, PROBE, Shape};
 use super::env::{Role, Variables};
 use super::reader::{Fields, Value};
 use super::set::{Annotations, Set};
 use super::{Command, LocalRun, Ready, scalar};
 
+/// What `baton fn` runs.
+pub const FUNCTIONS: [&str; 6] = ["validate", "mask", "evaluate", "deploy", "history", "sweep"];
 /// Annotation of a template: what is run here in place of the image.
 pub const LOCAL_COMMAND: &str = "baton.dev/local-command";
 /// Annotation of a template: where it is run, relative to the manifest's folder.
 pub const LOCAL_FOLDER: &str = "baton.dev/local-folder";
+
+/// Knative's own container in the pod of a Service, and its ports.
+const PROXY: &str = "queue-proxy";
+const PROXY_PORTS: [u32; 6] = [8008, 8012, 8013, 8022, 9090, 9091];
+/// Fields of a pod that Knative Serving takes only if they are switched on (`config-features`).
+const FLAGGED: [&str; 6] = [
+    "nodeSelector",
+    "priorityClassName",
+    "runtimeClassName",
+    "schedulerName",
+    "securityContext",
+    "tolerations",
+];
 
 /// A container as it is run here, without the revision, which needs the rest of the object.
 pub(super) struct Container<'a> {
@@ -34,7 +49,7 @@ pub(super) fn read<'a>(
     for (key, shape) in POD {
         pod.cluster_only(key, shape);
     }
-    let scratch = scratch_volumes(pod);
+    let mut scratch = scratch_volumes(pod);
     let mut containers = pod.required("containers").and_then(|value| {
         let list = value.list()?;
         if list.len() != 1 {
@@ -47,10 +62,18 @@ pub(super) fn read<'a>(
         for (key, shape) in CONTAINER {
             fields.cluster_only(key, shape);
         }
+        if let Some(image) = fields.required("image") {
+            image.parsed(scalar::image);
+        }
         if let Some(name) = fields.get("name") {
-            name.parsed(scalar::label);
+            if name.parsed(scalar::label).is_some_and(|name| name == PROXY) {
+                name.refuse("is what Knative calls its own container");
+            }
         } else if role == Role::Job {
             place.refuse("the field name is missing");
+        }
+        if role == Role::Service {
+            of_a_service(pod, fields, set);
         }
         for (key, advice) in [
             ("lifecycle", "do at the program's start and end what it does"),
@@ -65,7 +88,10 @@ pub(super) fn read<'a>(
         ] {
             fields.refused(key, advice);
         }
-        mounts(fields, &scratch);
+        mounts(fields, &mut scratch);
+        for (name, volume) in &scratch {
+            volume.refuse(format!("{name:?} is not mounted, which Knative refuses: remove it"));
+        }
         let port = if role == Role::Service { port(fields) } else { None };
         let ready = match role {
             Role::Service => {
@@ -78,6 +104,12 @@ pub(super) fn read<'a>(
         };
         let variables = Variables::read(fields, role, set);
         let (cpu_millis, memory) = resources(fields);
+        if cpu_millis.is_some() {
+            set.report.note(
+                "limits.cpu is kept by a cluster; here nothing is slowed down, and no more jobs run at a time than --jobs says"
+                    .into(),
+            );
+        }
         let command = command(fields, annotations, &variables);
         let folder = match &command {
             Some(Command::Program(_)) => set.folder(&place, annotations.get(LOCAL_FOLDER)),
@@ -100,6 +132,38 @@ pub(super) fn read<'a>(
         };
         Some(Container { run, ready: ready?, place: place.clone(), open_env })
     })
+}
+
+/// What Knative refuses in a Service, or takes only if its administrator has switched it on.
+fn of_a_service(pod: &Fields<'_, '_>, container: &Fields<'_, '_>, set: &Set<'_>) {
+    if let Some(value) = pod.get("automountServiceAccountToken")
+        && value.flag() == Some(true)
+    {
+        value.refuse("is refused by Knative: false is accepted");
+    }
+    let mut flagged: Vec<&str> = FLAGGED.into_iter().filter(|key| pod.get(key).is_some()).collect();
+    if let Some(security) = container.get("securityContext") {
+        let entries = security.free().unwrap_or_default();
+        let has = |key| entries.iter().find(|(name, _)| *name == key).map(|(_, value)| value);
+        if has("privileged").is_some_and(|value| value.flag() == Some(true)) {
+            flagged.push("privileged");
+        }
+        if has("capabilities")
+            .and_then(Value::free)
+            .unwrap_or_default()
+            .iter()
+            .any(|(name, _)| *name == "add")
+        {
+            flagged.push("capabilities.add");
+        }
+    }
+    if !flagged.is_empty() {
+        set.report.note(format!(
+            "{}: Knative refuses {} in a Service unless its ConfigMap config-features switches them on",
+            container.whole().object(),
+            flagged.join(", ")
+        ));
+    }
 }
 
 impl Container<'_> {
@@ -131,34 +195,42 @@ impl Container<'_> {
     }
 }
 
-/// The command: the annotation, or a function of this binary.
+/// The command: the annotation, or a function of this binary, as the arguments of its image or of the program `baton`.
 fn command<'a>(
     fields: &Fields<'_, 'a>,
     annotations: &Annotations<'a>,
     variables: &Variables,
 ) -> Option<Command> {
     let words = ["command", "args"].map(|key| {
-        let Some(list) = fields.get(key).and_then(|value| value.list()) else { return Some(Vec::new()) };
-        let words: Vec<Option<String>> =
-            list.iter().map(|value| variables.expanded(value, value.text()?)).collect();
-        words.into_iter().collect::<Option<Vec<String>>>()
+        let list = fields.get(key).map_or(Some(Vec::new()), |value| value.list())?;
+        list.into_iter().map(|value| Some((value.text()?, value))).collect::<Option<Vec<_>>>()
     });
     if let Some(value) = annotations.get(LOCAL_COMMAND) {
         return local_command(value, variables).map(Command::Program);
     }
     let [command, args] = words;
     let (command, args) = (command?, args?);
-    let is_baton = |word: &String| word == "baton" || word.ends_with("/baton");
+    let is_baton = |word: &str| word == "baton" || word.ends_with("/baton");
     let words = match command.split_first() {
-        Some((first, rest)) if is_baton(first) => [rest, &args[..]].concat(),
-        _ => [&command[..], &args[..]].concat(),
+        Some(((program, _), rest)) => is_baton(program).then(|| [rest, &args[..]].concat()),
+        None => Some(args),
     };
-    match words.split_first() {
-        Some((first, rest)) if first == "fn" && !rest.is_empty() => Some(Command::BuiltIn(words)),
+    match words.as_deref() {
+        Some([("fn", _), (name, _)]) if FUNCTIONS.contains(name) => {
+            Some(Command::BuiltIn(vec!["fn".to_owned(), (*name).to_owned()]))
+        }
+        Some([("fn", _), rest @ ..]) => {
+            let place = rest.first().map_or(fields.whole(), |(_, value)| value);
+            place.refuse(format!(
+                "is not fn and one name of {}: the settings of a function are variables",
+                FUNCTIONS.join(", ")
+            ));
+            None
+        }
         _ => {
             fields.whole().refuse(format!(
                 "runs an image, and images are not run here: say what is run instead in the annotation {LOCAL_COMMAND} of \
-                 the template, for example \"python3 train.py\" (only \"fn NAME\" needs none)"
+                 the template, for example \"python3 train.py\" (only the args [fn, NAME] need none)"
             ));
             None
         }
@@ -190,7 +262,6 @@ fn local_command(value: &Value<'_>, variables: &Variables) -> Option<Vec<String>
 fn resources(container: &Fields<'_, '_>) -> (Option<u32>, Option<u64>) {
     let Some(value) = container.get("resources") else { return (None, None) };
     let read = value.fields(|fields| {
-        fields.cluster_only("requests", &Shape::Quantities);
         let limits = fields.get("limits").and_then(|value| {
             value.fields(|fields| {
                 for key in ["ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"] {
@@ -201,9 +272,29 @@ fn resources(container: &Fields<'_, '_>) -> (Option<u32>, Option<u64>) {
                 Some((cpu, memory))
             })
         });
-        Some(limits.unwrap_or_default())
+        let limits = limits.unwrap_or_default();
+        if let Some(requests) = fields.get("requests") {
+            Shape::Quantities.check(&requests);
+            requested(&requests, limits);
+        }
+        Some(limits)
     });
     read.unwrap_or_default()
+}
+
+/// Refuses a request that is more than its limit.
+fn requested(requests: &Value<'_>, (cpu_millis, memory): (Option<u32>, Option<u64>)) {
+    for (name, value) in requests.free().unwrap_or_default() {
+        let limit = match name {
+            "cpu" => cpu_millis.map(u128::from),
+            "memory" => memory.map(|bytes| u128::from(bytes) * 1_000),
+            _ => None,
+        };
+        let request = value.number_or_text().and_then(|text| scalar::quantity(&text).ok());
+        if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
+            value.refuse("is more than the limit");
+        }
+    }
 }
 
 fn parsed<T>(value: &Value<'_>, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
@@ -230,14 +321,29 @@ fn port(container: &Fields<'_, '_>) -> Option<u32> {
         {
             protocol.refuse(format!("{text:?} is not implemented: TCP is"));
         }
-        fields.get("containerPort").and_then(|value| value.whole(1, 65_535))
+        let port = fields.get("containerPort")?;
+        let number = port.whole(1, 65_535)?;
+        if PROXY_PORTS.contains(&number) {
+            port.refuse(format!("{number} is a port of Knative's own container: choose another"));
+        }
+        Some(number)
     })
 }
 
 fn ready(probe: &Value<'_>, container_port: Option<u32>) -> Option<Ready> {
     probe.fields(|fields| {
-        for (key, shape) in PROBE {
-            fields.cluster_only(key, shape);
+        let numbers: BTreeMap<&str, u32> = PROBE
+            .into_iter()
+            .filter_map(|key| Some((key, fields.get(key)?.whole(0, cluster::MAX_NUMBER)?)))
+            .collect();
+        let is_set = |key| numbers.get(key).is_some_and(|number| *number > 0);
+        for key in ["failureThreshold", "timeoutSeconds"] {
+            if !is_set("periodSeconds")
+                && is_set(key)
+                && let Some(value) = fields.get(key)
+            {
+                value.refuse("is refused by Knative without periodSeconds: add it");
+            }
         }
         for key in ["exec", "grpc"] {
             fields.refused(key, "httpGet and tcpSocket are");
@@ -295,9 +401,9 @@ fn probe_port(fields: &Fields<'_, '_>, container_port: Option<u32>) {
     }
 }
 
-/// Names of volumes that are scratch folders; others are refused.
-fn scratch_volumes(pod: &Fields<'_, '_>) -> Vec<String> {
-    let mut names = Vec::new();
+/// Volumes that are scratch folders, by name; others are refused.
+fn scratch_volumes<'a>(pod: &Fields<'_, 'a>) -> BTreeMap<String, Value<'a>> {
+    let mut scratch = BTreeMap::new();
     for volume in pod.get("volumes").and_then(|value| value.list()).unwrap_or_default() {
         volume.fields(|fields| {
             for key in ["configMap", "secret", "persistentVolumeClaim", "hostPath", "projected", "csi", "nfs"]
@@ -309,20 +415,27 @@ fn scratch_volumes(pod: &Fields<'_, '_>) -> Vec<String> {
                 volume.refuse("has no emptyDir: {}");
             }
             fields.cluster_only("emptyDir", &EMPTY_DIR);
-            names.push(name?);
+            if scratch.insert(name?, volume.clone()).is_some() {
+                volume.refuse("has the name of another volume");
+            }
             Some(())
         });
     }
-    names
+    scratch
 }
 
-/// A scratch folder is mounted where every machine has one: `/tmp`.
-fn mounts(container: &Fields<'_, '_>, scratch: &[String]) {
-    for mount in container.get("volumeMounts").and_then(|value| value.list()).unwrap_or_default() {
+/// A scratch folder is mounted where every machine has one: `/tmp`. What is mounted is taken out of `scratch`.
+fn mounts(container: &Fields<'_, '_>, scratch: &mut BTreeMap<String, Value<'_>>) {
+    let mounts = container.get("volumeMounts").and_then(|value| value.list()).unwrap_or_default();
+    for (index, mount) in mounts.iter().enumerate() {
+        if index > 0 {
+            mount.refuse("is a second mount: there is one scratch folder, at /tmp");
+        }
         mount.fields(|fields| {
             if let Some(name) = fields.required("name")
                 && let Some(text) = name.text()
-                && !scratch.iter().any(|known| known == text)
+                && scratch.remove(text).is_none()
+                && index == 0
             {
                 name.refuse(format!("{text:?} is no volume of this pod"));
             }

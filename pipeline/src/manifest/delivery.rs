@@ -14,6 +14,8 @@ const DELAY: Duration = Duration::from_millis(200);
 const MAX_RETRY: u32 = 100;
 /// The longest pause between two attempts that still makes sense to wait for.
 const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// The longest pause of the local engine (`engine::router`).
+pub const LOCAL_PAUSE: Duration = Duration::from_secs(300);
 /// As long as a call may take at all.
 pub(super) const MAX_CALL: Duration = Duration::from_secs(600);
 
@@ -62,6 +64,13 @@ impl Partial {
                  backoffPolicy linear",
                 delivery.retry,
                 delivery.delay.as_secs_f64()
+            ));
+        }
+        if longest > LOCAL_PAUSE.as_secs_f64() {
+            trigger.report().note(format!(
+                "{}: its pauses grow to {longest} s in a cluster; here none is longer than {} s",
+                trigger.object(),
+                LOCAL_PAUSE.as_secs()
             ));
         }
         if own.is_some() {
@@ -190,7 +199,7 @@ fn path(text: &str) -> Result<String, String> {
 /// An address that can be reached from here.
 fn url(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))?;
-    let host = url.host_str().unwrap_or_default();
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
     if !matches!(url.scheme(), "http" | "https") || host.is_empty() {
         return Err(format!("{text:?} is no address: http or https and a host are wanted"));
     }

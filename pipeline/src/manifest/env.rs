@@ -8,10 +8,11 @@ use super::set::{MissingSecret, Set};
 
 /// Bytes of `NAME=VALUE` that Linux passes to a program.
 const MAX_VARIABLE: usize = 128 * 1024 - 1;
-/// Set by Knative Serving, which refuses them in a manifest.
-const RESERVED: [&str; 4] = ["PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"];
-/// Set by the JobSink and by the local engine.
-const OF_JOBS: [&str; 2] = ["K_EVENT_PATH", "K_EXECUTION_MODE"];
+/// Set by Knative and by the local engine: `K_SERVICE` and the like in a Service, `K_EVENT_PATH` in a job.
+const RESERVED: [&str; 6] =
+    ["K_SERVICE", "K_CONFIGURATION", "K_REVISION", "K_EVENT_PATH", "K_EXECUTION_MODE", "K_CE_OVERRIDES"];
+/// Set in a Service, and free in a job.
+const PORT: &str = "PORT";
 /// Set by the local engine in place of the cluster's.
 const REPLACED: [&str; 4] = ["LISTEN_ADDRESS", "K_SINK", "BATON_ARTIFACTS", "BATON_SERVER"];
 
@@ -83,10 +84,17 @@ impl Variables {
         own.map(|(name, variable)| (name.as_str(), variable.value.as_str())).collect()
     }
 
-    /// Replaces `$(NAME)` in a word of a command.
+    /// Replaces `$(NAME)` in a word of a command. Not by a secret: whoever is on this machine can read command lines.
     pub(super) fn expanded(&self, value: &Value<'_>, text: &str) -> Option<String> {
         match self.expand(text) {
-            Ok((text, _)) => Some(text),
+            Ok((text, false)) => Some(text),
+            Ok((_, true)) => {
+                value.refuse(format!(
+                    "{text:?} puts a secret on the command line, which everybody on this machine can read: read the variable in \
+                     the program"
+                ));
+                None
+            }
             Err(reason) => {
                 value.refuse(reason);
                 None
@@ -133,11 +141,10 @@ impl Variables {
     }
 
     fn insert(&mut self, name: String, variable: Variable, place: &Value<'_>, role: Role) {
-        if role == Role::Service && RESERVED.contains(&name.as_str()) {
-            return place.refuse(format!("{name} is set by Knative, which refuses it here"));
-        }
-        if role == Role::Job && OF_JOBS.contains(&name.as_str()) {
-            return place.refuse(format!("{name} is set by the JobSink: remove it"));
+        if RESERVED.contains(&name.as_str()) || (role == Role::Service && name == PORT) {
+            return place.refuse(format!(
+                "{name} is set by Knative and by the local engine: remove it, or call it otherwise"
+            ));
         }
         if name.len() + variable.value.len() > MAX_VARIABLE {
             return place.refuse(format!(
@@ -164,7 +171,7 @@ impl Variables {
                 rest = after;
             } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
             {
-                if [&RESERVED[..], &OF_JOBS[..], &REPLACED[..]].concat().contains(&name) {
+                if [&RESERVED[..], &REPLACED[..], &[PORT]].concat().contains(&name) {
                     return Err(format!(
                         "$({name}) is known only when an instance starts: read the variable {name} in the program"
                     ));
@@ -240,7 +247,8 @@ fn referenced<'a>(from: &Value<'a>, variable: &str, set: &Set<'a>) -> Option<Fou
             }
             None if is_secret => {
                 missing_secret(&place, &name, variable, set);
-                None
+                // It has no value yet and is a secret all the same.
+                Some(Found::Value(Variable { value: String::new(), is_secret }))
             }
             None => {
                 place.refuse(format!("names the ConfigMap {name:?}, which is not in the set"));

@@ -34,11 +34,16 @@ impl fmt::Display for Fault {
         }
         for part in [&self.object, &self.field] {
             if !part.is_empty() {
-                write!(formatter, ": {part}")?;
+                write!(formatter, ": {}", printable(part))?;
             }
         }
-        write!(formatter, ": {}", self.text)
+        write!(formatter, ": {}", printable(&self.text))
     }
+}
+
+/// A text of a manifest for a terminal, which would obey what is in it.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|symbol| !symbol.is_control()).collect()
 }
 
 /// Why a set of manifests is no pipeline. Never empty.
@@ -75,6 +80,9 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn fault(&self, fault: Fault) {
         let mut faults = self.faults.borrow_mut();
+        if faults.contains(&fault) {
+            return;
+        }
         if faults.len() < MAX_FAULTS {
             faults.push(fault);
         } else {
@@ -92,6 +100,10 @@ impl Report {
             field: String::new(),
             text: text.into(),
         });
+    }
+
+    pub(super) fn has_faults(&self) -> bool {
+        !self.faults.borrow().is_empty()
     }
 
     /// Something that is read but that somebody should know.

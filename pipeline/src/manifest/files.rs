@@ -26,19 +26,21 @@ pub(super) struct Document {
     /// `Kind/name`, as far as they can be read.
     pub(super) object: String,
     pub(super) node: Node,
+    /// A kustomization puts it into a namespace.
+    pub(super) placed: bool,
 }
 
 /// All documents of a set, in order.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     pub(super) documents: Vec<Document>,
-    /// The files that were read, canonical: manifests are no code.
-    pub(super) files: BTreeSet<PathBuf>,
+    /// The files that were read, canonical, and whatever else is no code.
+    pub(super) no_code: BTreeSet<PathBuf>,
 }
 
 /// Reads every file that `paths` name. What cannot be read is a fault; the rest is read all the same.
 pub(super) fn load(paths: &[PathBuf], report: &Report) -> Loaded {
-    let mut loader = Loader { report, loaded: Loaded::default() };
+    let mut loader = Loader { report, loaded: Loaded::default(), placing: false };
     for path in paths {
         match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => loader.folder(path, 0),
@@ -53,6 +55,8 @@ pub(super) fn load(paths: &[PathBuf], report: &Report) -> Loaded {
 struct Loader<'a> {
     report: &'a Report,
     loaded: Loaded,
+    /// The kustomization that is read puts all into a namespace.
+    placing: bool,
 }
 
 impl Loader<'_> {
@@ -92,6 +96,7 @@ impl Loader<'_> {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let Some(documents) = self.parse(path) else { return };
         let mut resources = Vec::new();
+        let outer = self.placing;
         for document in &documents {
             let origin = Origin {
                 file: &document.file,
@@ -103,6 +108,7 @@ impl Loader<'_> {
                 fields.cluster_only("apiVersion", &Shape::Text);
                 fields.cluster_only("kind", &Shape::Text);
                 fields.cluster_only("namespace", &Shape::Text);
+                self.placing |= fields.get("namespace").is_some();
                 fields.cluster_only("labels", LABELS);
                 fields.cluster_only("images", IMAGES);
                 let listed = fields.required("resources").and_then(|value| value.list()).unwrap_or_default();
@@ -130,6 +136,7 @@ impl Loader<'_> {
                 self.file(&path);
             }
         }
+        self.placing = outer;
     }
 
     /// The documents of a file; `None` if it was read before or cannot be read, which is then reported.
@@ -142,10 +149,10 @@ impl Loader<'_> {
             }
         };
         let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if !self.loaded.files.insert(canonical) {
+        if !self.loaded.no_code.insert(canonical) {
             return None;
         }
-        if self.loaded.files.len() > MAX_FILES {
+        if self.loaded.no_code.len() > MAX_FILES {
             self.report.file(path, format!("is one file too many: a set has at most {MAX_FILES}"));
             return None;
         }
@@ -154,7 +161,13 @@ impl Loader<'_> {
             match document {
                 Ok((index, node)) => {
                     let object = label(&node);
-                    documents.push(Document { file: path.to_owned(), index, object, node });
+                    documents.push(Document {
+                        file: path.to_owned(),
+                        index,
+                        object,
+                        node,
+                        placed: self.placing,
+                    });
                 }
                 Err(unreadable) => self.report.fault(Fault {
                     file: path.to_owned(),
@@ -171,7 +184,7 @@ impl Loader<'_> {
 }
 
 const LABELS: &Shape = &Shape::List(&Shape::Map(&[
-    ("pairs", Shape::Texts),
+    ("pairs", Shape::Labels),
     ("includeSelectors", Shape::Flag),
     ("includeTemplates", Shape::Flag),
 ]));
@@ -198,7 +211,12 @@ fn read(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("has more than {MAX_FILE} bytes (1 MiB), which a manifest never needs"));
     }
-    String::from_utf8(bytes).map_err(|_| "is no UTF-8 text".into())
+    let mut text = String::from_utf8(bytes).map_err(|_| "is no UTF-8 text")?;
+    // Some editors begin a file with a byte order mark.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    Ok(text)
 }
 
 fn label(node: &Node) -> String {

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::container::{self, LOCAL_COMMAND, LOCAL_FOLDER};
 use super::env::Role;
 use super::reader::{Fields, Value};
-use super::set::{Annotations, Set, annotations, foreign};
-use super::{JobSink, LocalRun, cluster, scalar};
+use super::set::{Annotations, Set, foreign, template_metadata};
+use super::{JobSink, LocalRun, scalar};
 
 /// Kubernetes' own.
 const BACKOFF_LIMIT: u32 = 6;
@@ -33,8 +33,7 @@ pub(super) fn read<'a>(root: &Value<'a>, set: &Set<'a>) -> Option<JobSink> {
                     constant(fields, "kind", "Job");
                     if let Some(metadata) = fields.get("metadata") {
                         metadata.fields(|fields| {
-                            fields.cluster_only("labels", &cluster::LABELS);
-                            foreign(&annotations(fields).unwrap_or_default(), &[]);
+                            foreign(&template_metadata(fields).unwrap_or_default(), &[]);
                             Some(())
                         });
                     }
@@ -92,8 +91,7 @@ fn job<'a>(spec: &Value<'a>, set: &Set<'a>) -> Option<Job<'a>> {
             template.fields(|fields| {
                 let annotations = fields.get("metadata").map_or(Some(Annotations::new()), |value| {
                     value.fields(|fields| {
-                        fields.cluster_only("labels", &cluster::LABELS);
-                        let annotations = annotations(fields)?;
+                        let annotations = template_metadata(fields)?;
                         foreign(&annotations, &[LOCAL_COMMAND, LOCAL_FOLDER]);
                         Some(annotations)
                     })

@@ -30,7 +30,9 @@ use std::time::Duration;
 
 pub use advice::{Advice, Level, advice};
 pub use code::{MAX_CODE, MAX_CODE_FILES};
-pub use container::{LOCAL_COMMAND, LOCAL_FOLDER};
+pub use container::{FUNCTIONS, LOCAL_COMMAND, LOCAL_FOLDER};
+pub use delivery::LOCAL_PAUSE;
+pub(crate) use error::printable;
 pub use error::{Fault, ManifestErrors};
 pub use files::{MAX_FILE, MAX_FILES};
 pub use job::{UNLIMITED_DEADLINE, UNLIMITED_KEEP};
@@ -40,11 +42,13 @@ use error::Report;
 use set::MissingSecret;
 
 /// Reads the pipeline that files and folders describe; secrets that are not in the set come from this process's environment.
+/// `written`: folders where the engine and its users write while it runs, which are no code wherever they lie.
 ///
 /// # Errors
 /// Everything that is wrong, not only the first: see [`ManifestErrors`].
-pub fn read(paths: &[PathBuf]) -> Result<Pipeline, ManifestErrors> {
-    inspected(paths, &|name| std::env::var(name).ok(), MissingSecret::Refused).map(|found| found.pipeline)
+pub fn read(paths: &[PathBuf], written: &[PathBuf]) -> Result<Pipeline, ManifestErrors> {
+    inspected(paths, written, &|name| std::env::var(name).ok(), MissingSecret::Refused)
+        .map(|found| found.pipeline)
 }
 
 /// Reads a set to show it: secrets may be missing.
@@ -52,7 +56,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Pipeline, ManifestErrors> {
 /// # Errors
 /// As [`read`].
 pub fn inspect(paths: &[PathBuf]) -> Result<Inspection, ManifestErrors> {
-    inspected(paths, &|name| std::env::var(name).ok(), MissingSecret::Noted)
+    inspected(paths, &[], &|name| std::env::var(name).ok(), MissingSecret::Noted)
 }
 
 /// A set with what is to be said about it.
@@ -67,12 +71,15 @@ pub struct Inspection {
 
 fn inspected(
     paths: &[PathBuf],
+    written: &[PathBuf],
     environment: &dyn Fn(&str) -> Option<String>,
     missing_secret: MissingSecret,
 ) -> Result<Inspection, ManifestErrors> {
     let report = Report::default();
-    let loaded = files::load(paths, &report);
-    if loaded.documents.is_empty() {
+    let mut loaded = files::load(paths, &report);
+    // A folder that is not there yet has nothing to leave out.
+    loaded.no_code.extend(written.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
+    if loaded.documents.is_empty() && !report.has_faults() {
         let path = paths.first().cloned().unwrap_or_default();
         report.file(&path, "no object of a pipeline is there");
     }

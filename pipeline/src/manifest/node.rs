@@ -13,9 +13,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// Bytes that the values of one file may take, aliases followed.
 const BUDGET: usize = 16 * 1024 * 1024;
 const COST: usize = 32;
-/// Open brackets, wherever they stand, comments and texts included. The scanner's time grows with their number times the
-/// file's length, to minutes for 1 MiB.
+/// Open brackets, wherever they stand, texts included. The scanner's time grows with their number times the file's length, to
+/// minutes for 1 MiB.
 const MAX_BRACKETS: usize = 256;
+/// YAML's own tags that change a value. The parser drops them without a word, so they are sought in the text.
+const TAGS: [&str; 12] =
+    ["binary", "bool", "float", "int", "map", "null", "omap", "pairs", "seq", "set", "str", "timestamp"];
 
 /// A value and the line where it begins, 0 if that is not known.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,9 +79,15 @@ pub(super) struct Unreadable {
 /// The documents of a text, numbered from 1; empty ones are left out. Refused keys do not hide the next document; broken syntax
 /// does.
 pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
+    let unreadable = |line, text| vec![Err(Unreadable { document: 1, line: Some(line), text })];
+    if let Some((line, symbol)) = control_character(text) {
+        return unreadable(line, format!("the control character {symbol:?}"));
+    }
     if let Some(line) = too_nested(text) {
-        let text = format!("more than {MAX_BRACKETS} brackets are open at a time");
-        return vec![Err(Unreadable { document: 1, line: Some(line), text })];
+        return unreadable(line, format!("more than {MAX_BRACKETS} brackets are open at a time"));
+    }
+    if let Some((line, tag)) = tagged(text) {
+        return unreadable(line, format!("the tag {tag}: write the value without one"));
     }
     let source = Source::new(text);
     let mut result = Vec::new();
@@ -102,11 +111,19 @@ pub(super) fn documents(text: &str) -> Vec<Result<(usize, Node), Unreadable>> {
     result
 }
 
+/// The first character that YAML does not allow, and its line, which the parser does not know.
+fn control_character(text: &str) -> Option<(usize, char)> {
+    let is_refused = |symbol: &char| symbol.is_control() && !matches!(symbol, '\t' | '\n' | '\r' | '\u{85}');
+    (1..)
+        .zip(text.split('\n'))
+        .find_map(|(number, line)| line.chars().find(is_refused).map(|symbol| (number, symbol)))
+}
+
 /// The line where too many brackets are open.
 fn too_nested(text: &str) -> Option<usize> {
     let mut open = 0_usize;
-    text.lines()
-        .position(|line| {
+    lines(text)
+        .find(|(_, line)| {
             line.bytes().any(|byte| {
                 match byte {
                     b'[' | b'{' => open += 1,
@@ -116,7 +133,50 @@ fn too_nested(text: &str) -> Option<usize> {
                 open > MAX_BRACKETS
             })
         })
-        .map(|index| index + 1)
+        .map(|(number, _)| number)
+}
+
+/// The first tag of YAML's own, or what could give it another name, and its line.
+fn tagged(text: &str) -> Option<(usize, &str)> {
+    lines(text).find_map(|(number, line)| {
+        if line.starts_with("%TAG") {
+            return Some((number, "%TAG"));
+        }
+        let words = line.split(|symbol: char| symbol.is_whitespace() || "[]{},".contains(symbol));
+        let is_tag = |word: &&str| {
+            word.strip_prefix("!!").is_some_and(|name| TAGS.contains(&name))
+                || word.starts_with("!<tag:yaml.org")
+        };
+        words
+            .map(|word| word.rsplit(':').next().filter(|end| end.starts_with("!!")).unwrap_or(word))
+            .find(is_tag)
+            .map(|tag| (number, tag))
+    })
+}
+
+/// The lines with their numbers, without those that are remarks to the end. YAML knows more ends of a line than `lines`.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_remark = |line: &str| {
+        line.trim_start().starts_with('#') && !line.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
+    };
+    (1..).zip(text.lines()).filter(move |(_, line)| !is_remark(line))
+}
+
+/// Plain words that YAML 1.2 reads as texts and a cluster's YAML 1.1 as booleans or numbers.
+pub(super) fn is_ambiguous(text: &str) -> bool {
+    let word = matches!(text.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off");
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text).replace('_', "").to_ascii_lowercase();
+    let is_radix = |(prefix, radix): (&str, u32)| {
+        digits
+            .strip_prefix(prefix)
+            .is_some_and(|rest: &str| !rest.is_empty() && rest.chars().all(|digit| digit.is_digit(radix)))
+    };
+    // Rust reads `inf` and `nan` as numbers too.
+    let is_decimal = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.')
+        && digits.parse::<f64>().is_ok();
+    let number = !text.starts_with('_')
+        && (is_decimal || [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().any(is_radix));
+    word || number
 }
 
 /// The text with what is needed to find places in it, and the budget that is left.
@@ -150,6 +210,13 @@ impl<'de> Source<'de> {
     fn offset(&self, borrowed: &str) -> Option<usize> {
         let offset = (borrowed.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
         (offset + borrowed.len() <= self.text.len()).then_some(offset)
+    }
+
+    /// The line of a text, 0 if it was copied, and whether it was written without quotes.
+    fn place(&self, borrowed: &str) -> (usize, bool) {
+        let Some(offset) = self.offset(borrowed) else { return (0, false) };
+        let before = self.text[..offset].bytes().next_back();
+        (self.line(offset), !matches!(before, Some(b'"' | b'\'')))
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -220,10 +287,7 @@ impl<'de> Visitor<'de> for Build<'_, 'de> {
 
     fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Node, E> {
         self.0.spend(value.len())?;
-        let offset = self.0.offset(value);
-        let before = offset.and_then(|offset| self.0.text[..offset].bytes().next_back());
-        let plain = offset.is_some() && !matches!(before, Some(b'"' | b'\''));
-        let line = offset.map_or(0, |offset| self.0.line(offset));
+        let (line, plain) = self.0.place(value);
         Ok(Node { line, kind: Kind::Text { value: value.to_owned(), plain } })
     }
 
@@ -282,7 +346,13 @@ impl<'de> Visitor<'de> for Key<'_, 'de> {
     }
 
     fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Self::Value, E> {
-        let line = self.source.offset(key).map_or(0, |offset| self.source.line(offset));
+        let (line, plain) = self.source.place(key);
+        if plain && is_ambiguous(key) {
+            self.source.key_refused.set(true);
+            return Err(E::custom(format!(
+                "a cluster reads the key {key} as a boolean or a number: write \"{key}\""
+            )));
+        }
         self.visit_str(key).map(|(key, _)| (key, line))
     }
 }
@@ -312,6 +382,55 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_a_cluster_reads_as_something_else_are_refused() {
+        for key in ["y", "on", "No", "yes", "007", "1_0"] {
+            let found = documents(&format!("a: {{{key}: x}}\n---\nb: 1\n"));
+            let error = found[0].as_ref().unwrap_err();
+            assert!(error.text.contains(&format!("write \"{key}\"")), "{}", error.text);
+            assert_eq!((error.line, found.len()), (Some(1), 2), "{key}");
+            one(&format!("'{key}': x"));
+        }
+    }
+
+    #[test]
+    fn only_what_yaml_1_1_reads_otherwise_is_ambiguous() {
+        for text in ["y", "Off", "007", "1_000.5", "0X1F", "0x1_F", "-0b1_1", "1_0e3", "+5_0", "1E5"] {
+            assert!(is_ambiguous(text), "{text}");
+        }
+        for text in [
+            "",
+            "_1",
+            "yess",
+            "1.5.2",
+            "0x",
+            "0xg",
+            "1a",
+            "-",
+            ".",
+            "inf",
+            "nan",
+            "12:30",
+            "2024-01-01",
+            "1e",
+        ] {
+            assert!(!is_ambiguous(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_control_character_has_its_line() {
+        let found = documents("a: 1\nb: \"\u{1b}[2J\"\n");
+        let error = found[0].as_ref().unwrap_err();
+        assert_eq!((error.line, error.text.as_str()), (Some(2), r"the control character '\u{1b}'"));
+    }
+
+    #[test]
+    fn exclamation_marks_in_texts_and_remarks_are_no_tags() {
+        one("# !!str\na: wow !!\nb: |\n  return !!flag;\n  !x\nc: '!!strong'\n");
+        one(&format!("# {}\na: 1\n", "[".repeat(300)));
+    }
+
+    #[test]
     fn a_document_that_cannot_be_read_does_not_hide_the_next() {
         let found = documents("a: 1\na: 2\n---\nb: 1\n---\n# nothing\n---\n? [x]\n: 1\n");
         assert_eq!(found.len(), 3);
@@ -332,6 +451,7 @@ mod tests {
         let quadratic = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(100_000), "*a, ".repeat(100_000));
         let deep = "[".repeat(200);
         let brackets = "{a: ".repeat(250_000);
+        let hidden = ["\r", "\u{2028}"].map(|end| format!("# remark{end}{brackets}"));
         let dashes = "- ".repeat(100_000);
         let cases = [
             (billion.as_str(), "repetition limit"),
@@ -340,12 +460,19 @@ mod tests {
             (&deep, "recursion limit"),
             (&dashes, "recursion limit"),
             (&brackets, "256 brackets"),
+            (&hidden[0], "256 brackets"),
+            (&hidden[1], "256 brackets"),
             ("a: !tag {b: 1}", "without a tag"),
             ("a: &a [*a]", "recursion limit"),
             ("a: *nobody", "anchor"),
             ("a: [1", "did not find"),
             ("base: &b {c: 1}\nd: {<<: *b}", "merge keys"),
             ("1: a", "a text as the key"),
+            ("a: !!binary aGVsbG8=", "the tag !!binary"),
+            ("a: {\"b\":!!str 5}", "the tag !!str"),
+            ("!!map\na: 1", "the tag !!map"),
+            ("a: !<tag:yaml.org,2002:str> 5", "the tag !<tag:yaml.org"),
+            ("%TAG !y! tag:yaml.org,2002:\n---\na: !y!binary aGVsbG8=", "%TAG"),
         ];
         for (text, reason) in cases {
             let text = format!("{text}\n---\na: 1\n---\nb: 2\n");

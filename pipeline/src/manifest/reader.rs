@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::error::{Fault, Report};
-use super::node::{Entry, Kind, Node};
+use super::node::{Entry, Kind, Node, is_ambiguous};
 
 /// The document that a value belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -230,6 +230,15 @@ impl<'v, 'a> Fields<'v, 'a> {
         }
     }
 
+    /// A field that a cluster fills in, as tools print it: only with nothing in it.
+    pub(super) fn written_by_cluster(&self, key: &'static str) {
+        if let Some(value) = self.get(key)
+            && value.node.kind != Kind::Map(Vec::new())
+        {
+            value.refuse("is written by the cluster: remove it");
+        }
+    }
+
     /// Refuses a field with advice of its own.
     pub(super) fn refused(&self, key: &'static str, advice: &str) {
         if let Some(value) = self.present(key) {
@@ -239,7 +248,10 @@ impl<'v, 'a> Fields<'v, 'a> {
 
     /// A field, even if it is `null`.
     fn present(&self, key: &'static str) -> Option<Value<'a>> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.entries.iter().find(|entry| entry.key == key).map(|entry| self.value.child(entry))
     }
 
@@ -253,13 +265,4 @@ impl<'v, 'a> Fields<'v, 'a> {
             ));
         }
     }
-}
-
-/// Plain words that YAML 1.2 reads as texts and a cluster's YAML 1.1 as booleans or numbers.
-fn is_ambiguous(text: &str) -> bool {
-    let word = matches!(text.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off");
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let number = digits.starts_with(|first: char| first.is_ascii_digit())
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
-    word || number
 }

@@ -20,6 +20,87 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a Service, which is looked up as a host (DNS-1035).
+pub(super) fn service_name(text: &str) -> Result<String, String> {
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(format!("{text:?} is no name of a Service: Knative wants a letter at its beginning"));
+    }
+    label(text)
+}
+
+/// The key of a label or an annotation: a name, with or without a domain and a slash in front.
+pub(super) fn label_key(text: &str) -> Result<String, String> {
+    let (domain, name) = text.split_once('/').map_or((None, text), |(domain, name)| (Some(domain), name));
+    if name.is_empty()
+        || label_value(name).is_err()
+        || domain.is_some_and(|domain| subdomain(domain).is_err())
+    {
+        return Err(format!(
+            "{text:?} is no key of a label or an annotation: such as app or example.com/app"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The value of a label.
+pub(super) fn label_value(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let outer = |symbol: char| symbol.is_ascii_alphanumeric();
+    let ends = text.is_empty() || (text.starts_with(outer) && text.ends_with(outer));
+    if text.len() > 63 || !ends || !text.bytes().all(inner) {
+        return Err(format!(
+            "{text:?} is no value of a label: at most 63 letters, digits, '-', '_' and '.', a letter or digit at the ends"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The reference of an image: `[HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]`.
+pub(super) fn image(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no image: [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST], the path in lower-case letters"
+        )
+    };
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    let is_digest = |digest: &str| {
+        digest
+            .strip_prefix("sha256:")
+            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let (name, tag) = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (name, None),
+    };
+    let is_tag = |tag: &str| {
+        (1..=128).contains(&tag.len())
+            && !tag.starts_with(['.', '-'])
+            && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    let path = match name.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => {
+            let (host, port) = host.split_once(':').unwrap_or((host, "0"));
+            if subdomain(&host.to_ascii_lowercase()).is_err() || port.parse::<u16>().is_err() {
+                return Err(wrong());
+            }
+            path
+        }
+        _ => name,
+    };
+    let is_part = |part: &str| {
+        let outer = |symbol: char| symbol.is_ascii_lowercase() || symbol.is_ascii_digit();
+        let inner = |symbol: char| outer(symbol) || matches!(symbol, '.' | '_' | '-');
+        part.starts_with(outer) && part.ends_with(outer) && part.chars().all(inner)
+    };
+    if digest.is_some_and(|digest| !is_digest(digest))
+        || tag.is_some_and(|tag| !is_tag(tag))
+        || !path.split('/').all(is_part)
+    {
+        return Err(wrong());
+    }
+    Ok(text.to_owned())
+}
+
 /// A DNS subdomain: labels joined by dots (ConfigMaps, Secrets).
 pub(super) fn subdomain(text: &str) -> Result<String, String> {
     if text.len() > 253 || text.split('.').any(|part| label(part).is_err()) {
@@ -79,11 +160,13 @@ pub(super) fn quantity(text: &str) -> Result<u128, String> {
         "G" => 1_000_000_000_000,
         "T" => 1_000_000_000_000_000,
         "P" => 1_000_000_000_000_000_000,
+        "E" => 1_000_000_000_000_000_000_000,
         "Ki" => 1_000 << 10,
         "Mi" => 1_000 << 20,
         "Gi" => 1_000 << 30,
         "Ti" => 1_000 << 40,
         "Pi" => 1_000 << 50,
+        "Ei" => 1_000 << 60,
         _ => {
             let exponent = suffix.strip_prefix(['e', 'E']).ok_or_else(wrong)?;
             let exponent: u32 = exponent.parse().map_err(|_| wrong())?;
@@ -104,7 +187,7 @@ pub(super) fn quantity(text: &str) -> Result<u128, String> {
     let number = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<u128>() };
     let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| wrong())?);
     let parts = number(whole).map_err(|_| wrong())? * scale + number(fraction).map_err(|_| wrong())?;
-    Ok(parts * thousandths / scale)
+    parts.checked_mul(thousandths).map(|parts| parts / scale).ok_or_else(|| format!("{text:?} is too much"))
 }
 
 /// Bytes of memory: a quantity that is a whole number of bytes, at least one MiB, below which no process starts.
@@ -165,6 +248,14 @@ pub(super) fn go_duration(text: &str) -> Result<Duration, String> {
     seconds(units + millis / 1_000.0).ok_or_else(|| format!("{text:?} is more than a year"))
 }
 
+/// A duration as Go writes it, in whole seconds.
+pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    match go_duration(text)? {
+        length if length.subsec_nanos() == 0 => Ok(length),
+        _ => Err(format!("{text:?} is no whole number of seconds")),
+    }
+}
+
 /// Sum of numbers with units, in the order of the units, each at most once; in seconds.
 fn units(mut text: &str, units: &[(char, f64)]) -> Option<f64> {
     let mut sum = 0.0;
@@ -183,46 +274,78 @@ fn seconds(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= MAX_DURATION)
 }
 
+/// One field of cron: its name, the numbers in it, and the words for them.
+type CronField = (&'static str, std::ops::RangeInclusive<usize>, &'static [&'static str]);
+
+const CRON: [CronField; 5] = [
+    ("minute", 0..=59, &[]),
+    ("hour", 0..=23, &[]),
+    ("day", 1..=31, &[]),
+    ("month", 1..=12, &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]),
+    ("weekday", 0..=6, &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
+];
+
 /// Five fields of cron that Knative and the local engine read alike: no seconds, no `@daily`, no `L`, `W`, `#`, Sunday is 0.
 pub(super) fn schedule(text: &str) -> Result<String, String> {
-    const NAMES: [&str; 19] = [
-        "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC", "SUN", "MON",
-        "TUE", "WED", "THU", "FRI", "SAT",
-    ];
     let fields: Vec<&str> = text.split_whitespace().collect();
     if fields.len() != 5 {
         return Err(format!(
             "{text:?} is no schedule: five fields of cron are wanted (minute hour day month weekday)"
         ));
     }
-    for field in &fields {
-        for word in field.split(|symbol: char| !symbol.is_ascii_alphabetic()).filter(|word| !word.is_empty())
-        {
-            if !NAMES.contains(&word.to_ascii_uppercase().as_str()) {
-                return Err(format!("{word:?} in the schedule {text:?} is not understood by Knative"));
-            }
-        }
-        if field.contains(|symbol: char| !symbol.is_ascii_alphanumeric() && !"*,-/?".contains(symbol)) {
-            return Err(format!("the field {field:?} of the schedule {text:?} is not understood by Knative"));
+    for (field, known) in fields.iter().zip(&CRON) {
+        if !field.split(',').all(|part| is_cron_part(part, known)) {
+            let (name, numbers, words) = known;
+            let words = words.first().zip(words.last()).map_or(String::new(), |(first, last)| {
+                format!(", {first} to {last}, {first} being {}", numbers.start())
+            });
+            return Err(format!(
+                "{field:?} in the schedule {text:?} is no {name} of Knative's: {} to {}{words}; ranges from less to more",
+                numbers.start(),
+                numbers.end()
+            ));
         }
     }
-    let days = fields[4].split(|symbol: char| !symbol.is_ascii_digit() && symbol != '/');
-    if days.flat_map(|part| part.split('/').next()).any(|day| day == "7") {
-        return Err(format!("weekday 7 in the schedule {text:?}: Sunday is 0 in Knative"));
-    }
-    croner::parser::CronParser::builder()
+    // In Knative the question mark is a star everywhere.
+    let schedule = fields.join(" ").replace('?', "*");
+    let cron = croner::parser::CronParser::builder()
         .seconds(croner::parser::Seconds::Disallowed)
         .year(croner::parser::Year::Disallowed)
         .build()
-        .parse(text)
-        .map(|_| fields.join(" "))
-        .map_err(|error| format!("{text:?} is no schedule: {error}"))
+        .parse(&schedule)
+        .map_err(|error| format!("{text:?} is no schedule: {error}"))?;
+    let now = jiff::Zoned::new(jiff::Timestamp::now(), jiff::tz::TimeZone::UTC);
+    cron.find_next_occurrence(&now, false)
+        .map_err(|_| format!("{text:?} never comes: no year has such a day"))?;
+    Ok(schedule)
 }
 
-/// The name of a time zone in the form of the IANA database; whether the machine knows it is said when it is used.
+/// A star, a number or a range, with or without a step.
+fn is_cron_part(part: &str, (_, numbers, words): &CronField) -> bool {
+    let value = |text: &str| {
+        let word = words.iter().position(|word| word.eq_ignore_ascii_case(text));
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = word.map(|index| index + numbers.start());
+        number
+            .or_else(|| is_number.then(|| text.parse().ok()).flatten())
+            .filter(|value| numbers.contains(value))
+    };
+    let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+    let is_step =
+        step.bytes().all(|byte| byte.is_ascii_digit()) && step.parse::<u32>().is_ok_and(|step| step > 0);
+    let is_range = match range.split_once('-') {
+        _ if matches!(range, "*" | "?") => true,
+        Some((first, last)) => value(first).zip(value(last)).is_some_and(|(first, last)| first <= last),
+        None => value(range).is_some(),
+    };
+    is_step && is_range
+}
+
+/// The name of a time zone in the form of the IANA database that this machine knows.
 pub(super) fn time_zone(text: &str) -> Result<String, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+');
-    if text.split('/').any(|part| part.is_empty() || !part.bytes().all(known)) {
+    let is_name = text.split('/').all(|part| !part.is_empty() && part.bytes().all(known));
+    if !is_name || jiff::tz::TimeZone::get(text).is_err() {
         return Err(format!("{text:?} is no time zone: an IANA name such as Europe/Berlin or UTC is wanted"));
     }
     Ok(text.to_owned())
@@ -292,6 +415,8 @@ mod tests {
                 ("1e3", 1_000_000),
                 ("256Mi", 256_000 << 20),
                 (".5", 500),
+                ("1E", 1_000_000_000_000_000_000_000),
+                ("1Ei", 1_000 << 60),
             ],
             &[
                 "",
@@ -305,6 +430,7 @@ mod tests {
                 "0x10",
                 "9999999999999999999999",
                 "1e-3",
+                "999999999999999999.999999999Pi",
             ],
         );
         check(
@@ -322,6 +448,28 @@ mod tests {
             &[("a-1", "a-1".into())],
             &["", "A", "-a", "a-", "a.b", "a/b", "a_b", "é", &"a".repeat(64)],
         );
+        check(service_name, &[("a-1", "a-1".into())], &["1a", "", "A"]);
+        check(
+            label_key,
+            &[("app", "app".into()), ("example.com/App_1", "example.com/App_1".into())],
+            &["", "bad key!", "/a", "a/", "A.com/a", "a/b/c", "-a"],
+        );
+        check(
+            label_value,
+            &[("", String::new()), ("a.B_1", "a.B_1".into())],
+            &["a b", "-a", &"a".repeat(64)],
+        );
+        let digest = format!("baton@sha256:{}", "0".repeat(64));
+        check(
+            image,
+            &[
+                ("baton", "baton".into()),
+                ("localhost:5000/a/b:1.0", "localhost:5000/a/b:1.0".into()),
+                ("registry.example/a__b/c-d:v1", "registry.example/a__b/c-d:v1".into()),
+                (&digest, digest.clone()),
+            ],
+            &["", "Foo Bar:::", "a:", "A/b", "a//b", "/a", "a@sha256:0", "host:x/a", "a b"],
+        );
         check(subdomain, &[("a.b-c", "a.b-c".into())], &["", ".a", "a..b", "A", "../x"]);
         check(env_name, &[("A_b1", "A_b1".into())], &["", "1A", "A=B", "A B", "Ä"]);
         check(data_key, &[("policy.toml", "policy.toml".into())], &["", "..", "a/b", "a b"]);
@@ -335,6 +483,9 @@ mod tests {
             &[
                 ("*/5 * * * *", "*/5 * * * *".into()),
                 ("0  3 * JAN,dec MON-FRI", "0 3 * JAN,dec MON-FRI".into()),
+                ("*/15 0-23/2 ? * SUN-SAT", "*/15 0-23/2 * * SUN-SAT".into()),
+                ("? ? ? ? ?", "* * * * *".into()),
+                ("0 0 29 2 *", "0 0 29 2 *".into()),
             ],
             &[
                 "",
@@ -348,16 +499,25 @@ mod tests {
                 "0 0 15W * *",
                 "CRON_TZ=UTC * * * *",
                 "a b c d e",
+                "0 0 * * MON-SUN",
+                "0 0 * * 5-2",
+                "JAN * * * *",
+                "0 0 * MON *",
+                "0 0 * * JAN",
+                "*/0 * * * *",
+                "0 0 31 2 *",
+                "1-5-7 * * * *",
+                "+5 * * * *",
             ],
         );
     }
 
     #[test]
-    fn time_zones_are_no_paths() {
+    fn time_zones_are_known_and_no_paths() {
         check(
             time_zone,
             &[("Europe/Berlin", "Europe/Berlin".into())],
-            &["", "/etc/passwd", "../x", "a b", "a//b"],
+            &["", "/etc/passwd", "../x", "a b", "a//b", "Mars/Olympus"],
         );
     }
 }

@@ -8,8 +8,8 @@ use super::container::{self, LOCAL_COMMAND, LOCAL_FOLDER};
 use super::delivery::MAX_CALL;
 use super::env::Role;
 use super::reader::Value;
-use super::set::{Annotations, Set, annotations, foreign};
-use super::{Ready, Service, cluster, scalar};
+use super::set::{Annotations, Set, foreign, template_metadata};
+use super::{Ready, Service, scalar};
 
 /// Requests at a time in one instance if `containerConcurrency` is 0, which in Knative is no limit; the number that its
 /// autoscaler then aims at.
@@ -36,7 +36,7 @@ struct Scale {
 /// Reads a service.
 pub(super) fn read<'a>(root: &Value<'a>, set: &Set<'a>) -> Option<Service> {
     root.fields(|fields| {
-        let metadata = set.metadata(fields, scalar::label);
+        let metadata = set.metadata(fields, scalar::service_name);
         if let Some(metadata) = &metadata {
             foreign(&metadata.annotations, &[]);
         }
@@ -91,8 +91,7 @@ struct Revision<'a> {
 fn template<'a>(value: &Value<'a>) -> Option<Annotations<'a>> {
     value.fields(|fields| {
         fields.refused("name", "revisions are named by their digest; remove it");
-        fields.cluster_only("labels", &cluster::LABELS);
-        let annotations = annotations(fields)?;
+        let annotations = template_metadata(fields)?;
         foreign(&annotations, &[MIN, MAX, WINDOW_NAME, RETENTION, LOCAL_COMMAND, LOCAL_FOLDER]);
         Some(annotations)
     })
@@ -144,7 +143,8 @@ fn scale(annotations: &Annotations<'_>, root: &Value<'_>) -> Option<Scale> {
     };
     let length = |name: &str, least: u64, default: Duration| match annotations.get(name) {
         Some(value) => value.parsed(|text| {
-            let length = scalar::go_duration(text)?;
+            let parse = if name == WINDOW_NAME { scalar::whole_seconds } else { scalar::go_duration };
+            let length = parse(text)?;
             if length < Duration::from_secs(least) || length > Duration::from_secs(3600) {
                 return Err(format!("{text:?} is not from {least}s to 1h"));
             }

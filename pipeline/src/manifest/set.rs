@@ -86,7 +86,7 @@ pub(super) fn read(
         report,
         environment,
         missing_secret,
-        code: Code::new(loaded.files),
+        code: Code::new(loaded.no_code),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         services: BTreeSet::new(),
@@ -103,7 +103,7 @@ pub(super) fn read(
         let [Some(api), Some(name)] =
             ["apiVersion", "kind"].map(|key| document.node.get(key).and_then(Node::text))
         else {
-            root.refuse("is no object of Kubernetes: apiVersion and kind are missing");
+            root.refuse("is no object of Kubernetes: apiVersion and kind are missing, or are no texts");
             continue;
         };
         let (api_version, kind_name) = (api, name);
@@ -153,7 +153,25 @@ pub(super) fn read(
         }
         objects.push((kind, root));
     }
+    one_namespace(&loaded.documents, report);
     (set.pipeline(&objects), cluster_only)
+}
+
+/// Refuses objects without a namespace beside those that name one: a cluster puts them elsewhere.
+fn one_namespace(documents: &[Document], report: &Report) {
+    let namespace = |document: &Document| {
+        let value = document.node.get("metadata").and_then(|metadata| metadata.get("namespace"));
+        value.and_then(Node::text).map(str::to_owned)
+    };
+    let is_namespaced = |document: &&Document| {
+        document.node.get("kind").and_then(Node::text) != Some("Namespace") && !document.placed
+    };
+    let Some(first) = documents.iter().filter(is_namespaced).find_map(namespace) else { return };
+    for document in documents.iter().filter(is_namespaced).filter(|document| namespace(document).is_none()) {
+        root(document, report).refuse(format!(
+            "has no namespace, and others of the set are in {first:?}: write metadata.namespace, or leave it out everywhere"
+        ));
+    }
 }
 
 fn root<'a>(document: &'a Document, report: &'a Report) -> Value<'a> {
@@ -209,7 +227,7 @@ impl<'a> Set<'a> {
     ) -> Option<Metadata<'a>> {
         fields.get("apiVersion");
         fields.get("kind");
-        fields.refused("status", "it is written by the cluster; remove it");
+        fields.written_by_cluster("status");
         fields.required("metadata")?.fields(|fields| {
             let name = fields.required("name").and_then(|name| name.parsed(parse));
             if let Some(value) = fields.get("namespace")
@@ -222,8 +240,7 @@ impl<'a> Set<'a> {
                     ));
                 }
             }
-            fields.cluster_only("labels", &cluster::LABELS);
-            let annotations = annotations(fields);
+            let annotations = template_metadata(fields);
             Some(Metadata { name: name?, annotations: annotations? })
         })
     }
@@ -265,17 +282,7 @@ impl<'a> Set<'a> {
 
     fn cluster_object(&self, root: &Value<'a>, known: &'static [(&'static str, cluster::Shape)]) {
         root.fields(|fields| {
-            fields.get("apiVersion");
-            fields.get("kind");
-            if let Some(metadata) = fields.required("metadata") {
-                metadata.fields(|fields| {
-                    fields.required("name").and_then(|name| name.parsed(scalar::subdomain));
-                    fields.cluster_only("namespace", &cluster::Shape::Text);
-                    fields.cluster_only("labels", &cluster::LABELS);
-                    fields.cluster_only("annotations", &cluster::LABELS);
-                    Some(())
-                });
-            }
+            self.metadata(fields, scalar::subdomain);
             for (key, shape) in known {
                 fields.cluster_only(key, shape);
             }
@@ -288,30 +295,41 @@ impl<'a> Set<'a> {
         let base = root.file().parent().filter(|parent| !parent.as_os_str().is_empty());
         let base = base.map_or_else(|| PathBuf::from("."), PathBuf::from);
         let folder = match annotation {
-            Some(value) => base.join(value.word()?),
+            Some(value) => {
+                let path = value.word()?;
+                if path.starts_with('/') {
+                    value.refuse(format!("{path:?} is not relative to the manifest's folder"));
+                    return None;
+                }
+                base.join(path)
+            }
             None => base,
         };
-        match std::fs::canonicalize(&folder) {
-            Ok(folder) if folder.is_dir() => Some(folder),
-            _ => {
-                annotation.unwrap_or(root).refuse(format!("the folder {} is not there", folder.display()));
-                None
-            }
-        }
+        let reason = match std::fs::canonicalize(&folder) {
+            Ok(folder) if folder.is_dir() => return Some(folder),
+            Ok(_) => "no folder".to_owned(),
+            Err(error) => format!("not there: {error}"),
+        };
+        annotation.unwrap_or(root).refuse(format!("the folder {} is {reason}", folder.display()));
+        None
     }
 }
 
-/// `metadata.annotations`.
-pub(super) fn annotations<'a>(fields: &Fields<'_, 'a>) -> Option<Annotations<'a>> {
+/// What the metadata of a template may have, and those of an object besides its name: the annotations are left to the caller.
+pub(super) fn template_metadata<'a>(fields: &Fields<'_, 'a>) -> Option<Annotations<'a>> {
+    fields.written_by_cluster("creationTimestamp");
+    fields.cluster_only("labels", &cluster::Shape::Labels);
     let Some(value) = fields.get("annotations") else { return Some(Annotations::new()) };
-    let entries = value.free()?;
-    Some(entries.into_iter().filter(|(_, value)| value.text().is_some()).collect())
+    cluster::Shape::Annotations.check(&value);
+    Some(value.free()?.into_iter().collect())
 }
 
 /// Refuses annotations that would change what happens, but for those that the caller reads; all others are left to the cluster.
 pub(super) fn foreign(annotations: &Annotations<'_>, read: &[&str]) {
     for (name, value) in annotations.iter().filter(|(name, _)| !read.contains(*name)) {
-        if name.starts_with("autoscaling.knative.dev/") {
+        if *name == "serving.knative.dev/rollout-duration" {
+            value.parsed(scalar::whole_seconds);
+        } else if name.starts_with("autoscaling.knative.dev/") {
             value.refuse(
                 "is not implemented here: min-scale, max-scale, window and scale-to-zero-pod-retention-period are, on \
                  spec.template.metadata of a Service",

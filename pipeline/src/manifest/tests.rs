@@ -22,7 +22,7 @@ fn read_text(text: &str) -> Result<Inspection, ManifestErrors> {
 
 fn read_paths(paths: &[PathBuf]) -> Result<Inspection, ManifestErrors> {
     let environment = |name: &str| (name == "TOKEN" || name == "BATON_TOKEN").then(|| "secret-1".to_owned());
-    super::inspected(paths, &environment, MissingSecret::Refused)
+    super::inspected(paths, &[], &environment, MissingSecret::Refused)
 }
 
 /// A path in the repository.

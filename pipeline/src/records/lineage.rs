@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RecordsError;
+use super::view::{Past, as_it_was};
 
 /// Runs that one answer holds, the newest of all.
 const MAX_RUNS: usize = 200;
@@ -79,18 +80,21 @@ pub struct Edge {
 /// # Errors
 /// [`RecordsError::Unknown`] if nothing is known by that name, or a shortened digest could be several.
 pub fn find(connection: &Connection, subject: &str) -> Result<Lineage, RecordsError> {
-    let digest = by_digest(connection, subject)?;
-    let (subject, mut rows) = match digest {
-        Some(found) => found,
-        None => by_name(connection, subject)?,
-    };
+    let (subject, mut rows) = rows(connection, subject, MAX_RUNS + 1)?;
     let truncated = rows.len() > MAX_RUNS;
     rows.truncate(MAX_RUNS);
-    let mut document = connection.prepare_cached("SELECT document FROM run WHERE rowid = ?1")?;
+    let past = match (&*subject.kind, subject.value.rsplit_once('@')) {
+        ("version", Some((_, version))) => Some(Past::Version(version)),
+        ("digest", _) => Some(Past::Digest(subject.value.trim_start_matches("sha256:"), BYSTANDER)),
+        _ => None,
+    };
+    let mut document = connection.prepare_cached("SELECT document, run, model FROM run WHERE rowid = ?1")?;
     let mut runs = Vec::new();
     for row in rows {
-        let text: String = document.query_row([row], |row| row.get(0))?;
-        runs.extend(serde_json::from_str::<Value>(&text));
+        let (text, run, model): (String, String, String) =
+            document.query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let was = past.as_ref().map(|past| as_it_was(connection, &run, &model, past)).transpose()?.flatten();
+        runs.extend(was.or_else(|| serde_json::from_str(&text).ok()));
     }
     let mut lineage =
         Lineage { subject, runs, earlier: BTreeMap::new(), nodes: Vec::new(), edges: Vec::new(), truncated };
@@ -101,7 +105,16 @@ pub fn find(connection: &Connection, subject: &str) -> Result<Lineage, RecordsEr
 
 type Found = (Subject, Vec<i64>);
 
-fn by_digest(connection: &Connection, text: &str) -> Result<Option<Found>, RecordsError> {
+/// The rows of the table `run` that made or used it, the newest first.
+pub(super) fn rows(connection: &Connection, subject: &str, limit: usize) -> Result<Found, RecordsError> {
+    match by_digest(connection, subject, limit)? {
+        Some(found) => Ok(found),
+        None => by_name(connection, subject, limit),
+    }
+}
+
+fn by_digest(connection: &Connection, text: &str, limit: usize) -> Result<Option<Found>, RecordsError> {
+    let text = &*text.to_ascii_lowercase();
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     let is_hex = hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if !is_hex || hex.len() < MIN_PREFIX || hex.len() > 64 {
@@ -144,18 +157,17 @@ fn by_digest(connection: &Connection, text: &str) -> Result<Option<Found>, Recor
                  AND (NOT ?2 OR role NOT IN ('replaced', 'compared', 'restored'))
              ORDER BY run.started DESC, run.run, run.model LIMIT ?3",
         )?
-        .query_map(params![digest, has_central, MAX_RUNS as i64 + 1], |row| row.get(0))?
+        .query_map(params![digest, has_central, limit as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let subject = Subject { kind: "digest".to_owned(), value: format!("sha256:{digest}"), roles };
     Ok(Some((subject, rows)))
 }
 
-fn by_name(connection: &Connection, name: &str) -> Result<Found, RecordsError> {
+fn by_name(connection: &Connection, name: &str, limit: usize) -> Result<Found, RecordsError> {
     let rows = |condition: &str, values: &[&str]| -> rusqlite::Result<Vec<i64>> {
         let sql = format!(
             "SELECT rowid FROM run WHERE document IS NOT NULL AND {condition}
-             ORDER BY started DESC, run, model LIMIT {}",
-            MAX_RUNS + 1
+             ORDER BY started DESC, run, model LIMIT {limit}"
         );
         let mut statement = connection.prepare_cached(&sql)?;
         statement.query_map(rusqlite::params_from_iter(values), |row| row.get(0))?.collect()
@@ -176,19 +188,35 @@ fn by_name(connection: &Connection, name: &str) -> Result<Found, RecordsError> {
         return Ok((subject("run"), run));
     }
     if let Some((model, version)) = name.rsplit_once('@') {
-        let version = rows("model = ?1 AND json_extract(document, '$.version') = ?2", &[model, version])?;
-        return match version.is_empty() {
-            false => Ok((subject("version"), version)),
+        let mut made = rows("model = ?1 AND json_extract(document, '$.version') = ?2", &[model, version])?;
+        if made.is_empty() {
+            // A run whose stages ran again has made several; its document has the last.
+            let deployed =
+                "model = ?1 AND run IN (SELECT run FROM event WHERE type = 'dev.baton.model.deployed.v1'
+                AND coalesce(json_extract(body, '$.data.model'), subject) = ?1
+                AND CAST(json_extract(body, '$.data.version') AS TEXT) = ?2)";
+            made = rows(deployed, &[model, version])?;
+        }
+        return match made.is_empty() {
+            false => Ok((subject("version"), made)),
             true => Err(RecordsError::Unknown(format!("no run made {name}"))),
         };
     }
     let model = rows("model = ?1", &[name])?;
     if !model.is_empty() {
-        // Of a model, the run that made what is served; if none did, the last.
-        let deployed = "model = ?1 AND json_extract(document, '$.state') = 'deployed'";
-        let served = rows(deployed, &[name])?.first().copied();
+        // Of a model, the run that made what was deployed last, whenever it began; if none did, the last.
+        let served = connection
+            .prepare_cached(
+                "SELECT rowid FROM run WHERE model = ?1 AND json_extract(document, '$.state') = 'deployed'
+                 ORDER BY json_extract(document, '$.generation') DESC, json_extract(document, '$.since') DESC, started DESC
+                 LIMIT 1",
+            )?
+            .query_row([name], |row| row.get(0))
+            .optional()?;
         return Ok((subject("model"), vec![served.unwrap_or(model[0])]));
     }
+    // A dataset is mostly called as its model.
+    let name = name.strip_prefix("dataset:").unwrap_or(name);
     let dataset = rows("dataset = ?1", &[name])?;
     if !dataset.is_empty() {
         return Ok((subject("dataset"), dataset));
@@ -199,7 +227,7 @@ fn by_name(connection: &Connection, name: &str) -> Result<Found, RecordsError> {
 impl Lineage {
     fn add_earlier(&mut self, connection: &Connection) -> Result<(), RecordsError> {
         let mut before = connection.prepare_cached(
-            "SELECT document FROM run WHERE dataset = ?1 AND started <= ?2 AND document IS NOT NULL
+            "SELECT document FROM run WHERE dataset = ?1 AND started < ?2 AND document IS NOT NULL
              ORDER BY started DESC, run, model LIMIT 1000",
         )?;
         let mut start = connection
@@ -314,6 +342,11 @@ impl Drawing {
             self.node(previous, "served", &model);
             self.edge(previous, served, "replaced by");
         }
+        if let Some(restored) = document["rolledback"]["digest"].as_str() {
+            let version = text(&document["rolledback"]["version"]);
+            self.node(restored, "served", &format!("{model}@{version}"));
+            self.edge(served, restored, "rolled back to");
+        }
     }
 
     fn node(&mut self, id: &str, kind: &str, label: &str) {
@@ -335,7 +368,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Data, Event};
     use crate::records::tests::{digest, event, records, whole_run};
 
     /// Three versions of a dataset; two models on the last one; one more run that failed on other data.
@@ -384,6 +417,8 @@ mod tests {
         check("r3", "run", &[], &["r3/iris", "r3/wine"]);
         check("iris@4", "version", &[], &["r3/iris", "r2/iris", "r1/iris"]);
         check("iris", "model", &[], &["r3/iris"]);
+        check("dataset:digits", "dataset", &[], &["r3/iris", "r3/wine", "r2/iris", "r1/iris"]);
+        check(&digest("served r2 iris").to_uppercase(), "digest", &["served"], &["r2/iris"]);
         check("digits", "dataset", &[], &["r3/iris", "r3/wine", "r2/iris", "r1/iris"]);
         // Made before anybody took notes: only those that compared and replaced know it.
         check(
@@ -413,6 +448,75 @@ mod tests {
         has(&digest("bundle r2 iris"), &digest("served r2 iris"), "served as");
         has(&digest("served before"), &digest("served r2 iris"), "replaced by");
         has(&digest("data r1"), &digest("data r2"), "followed by");
+    }
+
+    #[test]
+    fn a_model_is_what_was_deployed_last_and_a_roll_back_is_drawn() {
+        let mut late = whole_run("r1", "iris", 0.8, 0);
+        late[5].time = Some("2026-11-18T15:00:00Z".to_owned());
+        let [first, second] = [late, whole_run("r2", "iris", 0.9, 100)];
+        let connection = records(&[first, second].concat());
+        assert_eq!(find(&connection, "iris").unwrap().runs[0]["run"], "r1");
+
+        let mut back = whole_run("r1", "iris", 0.8, 0);
+        let restored = json!({ "version": "3", "generation": 8, "digest": digest("served before") });
+        back.push(event("back", "model.rolledback", "iris", "r1", 50, restored));
+        let lineage = find(&records(&back), "iris@4").unwrap();
+        let edge = |edge: &&Edge| edge.relation == "rolled back to";
+        let drawn = lineage.edges.iter().find(edge).unwrap();
+        assert_eq!((&*drawn.from, &*drawn.to), (&*digest("served r1 iris"), &*digest("served before")));
+    }
+
+    #[test]
+    fn what_a_run_made_before_its_stages_ran_again_has_its_own_past() {
+        let mut events = whole_run("r1", "iris", 0.8, 0);
+        let code = |events: &[Event], at: usize| events[at].object()["code"]["digest"].clone();
+        // Another code, on the same data, in the same run.
+        for (at, mut again) in whole_run("r1", "iris", 0.9, 100).into_iter().enumerate().skip(2) {
+            again.id = format!("again-{at}");
+            let mut data = again.object();
+            if at < 4 {
+                data["code"] = json!({ "digest": digest("new code") });
+            }
+            if at > 2 {
+                data["bundle"] = json!({ "digest": digest("new bundle"), "size": 1 });
+            }
+            if at == 5 {
+                data["version"] = "5".into();
+                data["digest"] = digest("new served").into();
+                data["previous_digest"] = digest("served r1 iris").into();
+            }
+            again.data = Data::Json(Value::Object(data).into());
+            events.push(again);
+        }
+        let connection = records(&events);
+        let told = |subject: &str| find(&connection, subject).unwrap().runs.remove(0);
+        for subject in ["iris@4", &digest("served r1 iris"), &digest("bundle r1 iris")] {
+            let run = told(subject);
+            assert_eq!(
+                (&run["version"], &run["metrics"]["accuracy"]),
+                (&json!("4"), &json!(0.8)),
+                "{subject}"
+            );
+            assert_eq!(run["code"]["digest"], code(&events, 2), "{subject}");
+        }
+        for subject in ["iris@5", "iris", &digest("new served"), &digest("new code"), &digest("data r1")] {
+            let run = told(subject);
+            assert_eq!(
+                (&run["version"], &run["metrics"]["accuracy"]),
+                (&json!("5"), &json!(0.9)),
+                "{subject}"
+            );
+        }
+    }
+
+    #[test]
+    fn versions_of_one_moment_are_not_before_each_other() {
+        let events = [whole_run("r1", "iris", 0.8, 0), whole_run("r2", "wine", 0.8, 0)].concat();
+        for run in ["r1", "r2"] {
+            let lineage = find(&records(&events), run).unwrap();
+            assert!(lineage.earlier.values().all(Vec::is_empty), "{:?}", lineage.earlier);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::event::Event;
 pub use source::{RecordsError, Source, open};
 
 /// Changes with the tables of the view and with what a document says; an older view is made anew.
-const VIEW_VERSION: i64 = 1;
+const VIEW_VERSION: i64 = 2;
 
 /// Makes the tables that are not there yet, and the runs anew if an older program made them.
 ///
@@ -55,7 +55,7 @@ pub fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
 /// SQLite's own. An event that the views do not understand is none: it is kept, and they take of it what they can.
 pub fn insert(transaction: &Transaction, event: &Event, cause: Option<i64>) -> rusqlite::Result<Option<i64>> {
     let arrived = jiff::Timestamp::now().to_string();
-    let (run, body) = (event.run(), event.to_json().to_string());
+    let (run, body) = (event.run(), event.to_json());
     let seq = transaction
         .prepare_cached(
             "INSERT INTO event (source, id, type, subject, run, arrived, cause, body)

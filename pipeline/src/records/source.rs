@@ -26,6 +26,9 @@ pub enum RecordsError {
     /// What was asked makes no sense; with the place.
     #[error(transparent)]
     Query(#[from] super::query::QueryError),
+    /// So it is asked in no language at all, or for more than is told at once.
+    #[error("{0}")]
+    Asked(String),
     /// Nothing is known by this name or digest.
     #[error("{0}")]
     Unknown(String),

@@ -65,7 +65,7 @@ pub(super) fn whole_run(run: &str, model: &str, accuracy: f64, start: i64) -> Ve
             start + 8,
             json!({ "model": model, "run": run,
             "bundle": bundle, "candidate": { "accuracy": accuracy - 0.01 }, "active": { "accuracy": 0.8 },
-            "verdict": "accept", "reasons": [], "rule": "accuracy", "active_digest": digest("served before"),
+            "verdict": "accept", "reasons": [], "rule": "accuracy", "holdout": reference("holdout"), "active_digest": digest("served before"),
             "cost": { "cpu_s": 0.1, "wall_s": 0.1, "max_rss_mb": 60.0 } }),
         ),
         event(
@@ -159,11 +159,68 @@ fn the_state_is_the_furthest_stage() {
 }
 
 #[test]
+fn a_deployed_run_that_is_compared_again_stays_deployed() {
+    let mut run = whole_run("r1", "iris", 0.97, 0);
+    let reasons = json!({ "verdict": "reject", "reasons": [{ "code": "UNCHANGED" }] });
+    run.push(event("again", "model.evaluated", "iris", "r1", 50, reasons.clone()));
+    run.push(event("refused", "model.rejected", "iris", "r1", 51, reasons));
+    let document = &documents(&records(&run), "r1")[0];
+    assert_eq!((&document["state"], &document["reasons"]), (&json!("deployed"), &json!([])));
+    assert_eq!(document["seconds"], 9.0);
+}
+
+#[test]
 fn a_training_that_answers_after_it_was_given_up_is_trained() {
     let mut run = whole_run("r1", "iris", 0.97, 0);
     run.truncate(4);
     run.insert(3, event("lost", "training.failed", "iris", "r1", 5, json!({ "reason": "lost" })));
-    assert_eq!(documents(&records(&run), "r1")[0]["state"], "trained");
+    let document = &documents(&records(&run), "r1")[0];
+    assert_eq!((&document["state"], &document["reasons"]), (&json!("trained"), &json!(null)));
+}
+
+#[test]
+fn the_state_of_a_training_does_not_depend_on_clocks() {
+    let run = whole_run("r1", "iris", 0.97, 0);
+    let failed = |second| event("lost", "training.failed", "iris", "r1", second, json!({ "reason": "lost" }));
+    for (state, end) in [("failed", failed(-60)), ("trained", run[3].clone())] {
+        let mut timeless = end.clone();
+        timeless.time = None;
+        let mut early = end;
+        early.time = Some("2026-11-18T10:00:00Z".to_owned());
+        for end in [early, timeless] {
+            let document = &documents(&records(&[run[2].clone(), end]), "r1")[0];
+            assert_eq!(document["state"], state, "{document}");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_said_of_a_cost_is_left_out() {
+    let check = |costs: &[Value], expected: Value| {
+        let events = costs.iter().enumerate().map(|(index, cost)| {
+            event(&index.to_string(), "training.finished", "iris", "r1", 0, json!({ "cost": cost }))
+        });
+        let document = &documents(&records(&events.collect::<Vec<_>>()), "r1")[0];
+        assert_eq!(document["cost"]["stages"]["train"], expected, "{document}");
+    };
+    check(&[json!({ "cpu_s": "12.5", "wall_s": null })], json!({}));
+    check(&[json!({ "wall_s": 3 })], json!({ "wall_s": 3.0 }));
+    check(
+        &[json!({ "wall_s": 3 }), json!({ "cpu_s": 1, "wall_s": 2 })],
+        json!({ "cpu_s": 1.0, "wall_s": 5.0 }),
+    );
+}
+
+#[test]
+fn digests_in_lists_are_linked_and_names_below_are_no_roles() {
+    let names = ["listed", "inside", "replaced"].map(digest);
+    let parameters = json!({ "sources": [names[0], { "digest": names[1] }], "replaced": names[2] });
+    let records =
+        records(&[event("1", "training.started", "iris", "r1", 0, json!({ "parameters": parameters }))]);
+    for name in names {
+        let found = super::lineage::find(&records, &name).unwrap();
+        assert_eq!(found.subject.roles, ["parameters".to_owned()].into());
+    }
 }
 
 #[test]
@@ -186,9 +243,9 @@ fn a_model_that_is_trained_twice_in_a_run_shows_the_later_and_pays_for_both() {
     let mut again = events[3].clone();
     again.id = "again".to_owned();
     again.time = Some("2026-11-18T11:06:48Z".to_owned());
-    if let crate::event::Data::Json(data) = &mut again.data {
-        data["metrics"] = json!({ "accuracy": 0.5 });
-    }
+    let mut data = again.object();
+    data["metrics"] = json!({ "accuracy": 0.5 });
+    again.data = crate::event::Data::Json(Value::Object(data).into());
     // Arrives first, counts last.
     events.insert(0, again);
     let document = &documents(&records(&events), "r1")[0];

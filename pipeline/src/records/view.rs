@@ -49,7 +49,7 @@ pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// What an event tells of its run. The order is that of a run's way; those of one rank are ordered by time.
+/// What an event tells of its run. The order is that of a run's way; the clocks of those who tell need not agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Kind {
     #[serde(rename = "dataset.updated")]
@@ -86,10 +86,15 @@ impl Kind {
         match self {
             Kind::Updated => 0,
             Kind::Rejected | Kind::Validated | Kind::Pushed => 1,
-            Kind::Started | Kind::Failed | Kind::Finished => 2,
-            Kind::Evaluated => 3,
-            Kind::Refused | Kind::Deployed => 4,
-            Kind::RolledBack => 5,
+            Kind::Started => 2,
+            Kind::Failed => 3,
+            // After a failure too: a training that was given up may answer after all.
+            Kind::Finished => 4,
+            Kind::Evaluated => 5,
+            Kind::Refused => 6,
+            // What was deployed stays so, though it is compared once more later and refused as what is served already.
+            Kind::Deployed => 7,
+            Kind::RolledBack => 8,
         }
     }
 
@@ -184,35 +189,46 @@ pub(super) fn time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
 }
 
-/// Costs of a stage. Whole microseconds: sums of floating-point numbers depend on their order.
+/// Costs of a stage, as far as somebody told them. Whole microseconds: sums of floating-point numbers depend on their order.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 struct Cost {
-    cpu: u64,
-    wall: u64,
+    cpu: Option<u64>,
+    wall: Option<u64>,
     /// MB.
-    peak: f64,
+    peak: Option<f64>,
 }
 
 impl Cost {
-    /// What is no number, or below zero, costs nothing.
+    /// What is below zero costs nothing.
     fn read(data: &Map<String, Value>) -> Option<Self> {
         let cost = data.get("cost")?.as_object()?;
-        let number = |name: &str| cost.get(name).and_then(Value::as_f64).unwrap_or(0.0).max(0.0);
+        let number = |name: &str| cost.get(name).and_then(Value::as_f64).map(|number| number.max(0.0));
         // `as` saturates.
-        let micros = |name: &str| (number(name) * 1e6).round() as u64;
+        let micros = |name: &str| number(name).map(|seconds| (seconds * 1e6).round() as u64);
         Some(Self { cpu: micros("cpu_s"), wall: micros("wall_s"), peak: number("max_rss_mb") })
     }
 
     fn and(self, other: Self) -> Self {
         Self {
-            cpu: self.cpu.saturating_add(other.cpu),
-            wall: self.wall.saturating_add(other.wall),
-            peak: self.peak.max(other.peak),
+            cpu: of_both(self.cpu, other.cpu, u64::saturating_add),
+            wall: of_both(self.wall, other.wall, u64::saturating_add),
+            peak: of_both(self.peak, other.peak, f64::max),
         }
     }
 
-    fn json(self) -> Value {
-        json!({ "cpu_s": self.cpu as f64 / 1e6, "wall_s": self.wall as f64 / 1e6, "max_rss_mb": self.peak })
+    fn json(self) -> Map<String, Value> {
+        let seconds = |micros: Option<u64>| micros.map(|micros| micros as f64 / 1e6);
+        [("cpu_s", seconds(self.cpu)), ("wall_s", seconds(self.wall)), ("max_rss_mb", self.peak)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+            .collect()
+    }
+}
+
+fn of_both<T>(left: Option<T>, right: Option<T>, both: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(both(left, right)),
+        (left, right) => left.or(right),
     }
 }
 
@@ -355,8 +371,9 @@ fn document(run: &str, model: &str, parts: [Option<&Facts>; 2], events: &[Seen])
     }
     if !stages.is_empty() {
         let mut cost = stages.values().fold(Cost::default(), |sum, &cost| sum.and(cost)).json();
-        cost["stages"] = stages.iter().map(|(stage, cost)| ((*stage).to_owned(), cost.json())).collect();
-        document.insert("cost".into(), cost);
+        let each = stages.iter().map(|(stage, cost)| ((*stage).to_owned(), Value::Object(cost.json())));
+        cost.insert("stages".into(), each.collect());
+        document.insert("cost".into(), Value::Object(cost));
     }
     document.insert("events".into(), parts().map(|part| part.events).sum::<u64>().into());
     document
@@ -378,6 +395,10 @@ fn put_time(document: &mut Map<String, Value>, name: &str, micros: Option<i64>) 
 /// Takes what an event knows of its run, if it is of the right type.
 fn take(document: &mut Map<String, Value>, event: &Seen) {
     let data = &event.data;
+    if event.kind == Kind::Finished {
+        // Those of an attempt that failed before.
+        document.remove("reasons");
+    }
     let dataset = event.text("dataset").or(event.subject.as_deref().filter(|_| event.kind.is_of_dataset()));
     put(document, "dataset", "name", dataset.map(Value::from));
     let digest = if event.kind.is_of_dataset() { "digest" } else { "dataset_digest" };
@@ -419,6 +440,8 @@ fn take(document: &mut Map<String, Value>, event: &Seen) {
             set("verdict", text(data, "verdict"));
         }
         Kind::Deployed => {
+            // Whatever spoke against it before, or speaks against doing it again.
+            set("reasons", Some(json!([])));
             set("version", version(data));
             set("generation", number(data, "generation"));
             set("digest", text(data, "digest"));
@@ -496,35 +519,108 @@ fn keep_metrics(connection: &Connection, event: &Seen) -> rusqlite::Result<()> {
 fn keep_links(connection: &Connection, run: &str, model: &str, event: &Seen) -> rusqlite::Result<()> {
     let mut keep = connection
         .prepare_cached("INSERT OR IGNORE INTO link (digest, run, model, role) VALUES (?1, ?2, ?3, ?4)")?;
+    for (digest, role) in links(event) {
+        keep.execute([digest, run, model, role])?;
+    }
+    Ok(())
+}
+
+/// Every digest that an event names, and what for.
+fn links(event: &Seen) -> Vec<(&str, &str)> {
     let own = match event.kind {
         kind if kind.is_of_dataset() => "dataset",
         Kind::Deployed => "served",
         Kind::RolledBack => "restored",
         _ => "other",
     };
+    let mut links = Vec::new();
     let mut found = Vec::new();
-    digests(&event.data, own, &mut found);
-    for (role, digest) in found {
-        let role = match role {
+    for (name, value) in &event.data {
+        // What is below, a sender names as it likes: `parameters.replaced` replaced nothing.
+        let role = match name.as_str() {
+            "digest" => own,
             "dataset_digest" => "dataset",
             "previous_digest" => "replaced",
             "active_digest" => "compared",
-            role => role,
+            name => name,
         };
-        keep.execute([digest, run, model, role])?;
+        digests(value, &mut found);
+        links.extend(found.drain(..).map(|digest| (digest, role)));
     }
-    Ok(())
+    links
 }
 
-/// Every digest below `object` with its role: the name that it stands under, or `own` where that is only "digest".
-fn digests<'a>(object: &'a Map<String, Value>, own: &'a str, found: &mut Vec<(&'a str, &'a str)>) {
-    for (name, value) in object {
-        let role = if name == "digest" { own } else { name };
-        match value {
-            Value::String(text) => found.extend(hex(text).map(|hex| (role, hex))),
-            Value::Object(inner) => digests(inner, role, found),
-            _ => {}
+/// What a run's document says no more, because a stage that ran again has replaced it.
+pub(super) enum Past<'a> {
+    /// As hex digits, in a role other than these.
+    Digest(&'a str, &'a [&'a str]),
+    /// Of what was deployed.
+    Version(&'a str),
+}
+
+impl Past<'_> {
+    fn is_named_by(&self, event: &Seen) -> bool {
+        match self {
+            Past::Digest(digest, but) => {
+                links(event).iter().any(|(found, role)| found == digest && !but.contains(role))
+            }
+            Past::Version(wanted) => {
+                event.kind == Kind::Deployed && version(&event.data).is_some_and(|found| found == *wanted)
+            }
         }
+    }
+}
+
+/// The document of a run as it was when something was named; `None` if what is shown names it still, or nothing ever did.
+pub(super) fn as_it_was(
+    connection: &Connection,
+    run: &str,
+    model: &str,
+    past: &Past,
+) -> rusqlite::Result<Option<Value>> {
+    let mut events: Vec<(i64, Seen)> = connection
+        .prepare_cached("SELECT seq, body FROM event WHERE run = ?1 ORDER BY seq")?
+        .query_map([run], |row| Ok((row.get(0)?, Seen::read(row.get_ref(1)?.as_str()?))))?
+        .filter_map(|row| row.map(|(seq, event)| Some((seq, event?))).transpose())
+        .collect::<rusqlite::Result<_>>()?;
+    events.retain(|(_, event)| event.model() == SHARED || event.model() == model);
+    let naming = events.iter().filter(|(_, event)| past.is_named_by(event));
+    let Some((last, then)) =
+        naming.max_by_key(|(_, event)| event.time).map(|(seq, event)| (*seq, event.time))
+    else {
+        return Ok(None);
+    };
+    let fold = |events: &[(i64, Seen)]| {
+        let mut facts = Facts::default();
+        let mut counting: BTreeMap<Kind, &Seen> = BTreeMap::new();
+        for (seq, event) in events {
+            let counts = counting.get(&event.kind).is_none_or(|known| known.order() < event.order());
+            facts.add(*seq, event, counts);
+            if counts {
+                counting.insert(event.kind, event);
+            }
+        }
+        facts
+    };
+    let counts = |facts: &Facts, seq: i64| facts.last.values().any(|last| *last == seq);
+    if counts(&fold(&events), last) {
+        return Ok(None);
+    }
+    events.retain(|(_, event)| event.time <= then);
+    let facts = fold(&events);
+    events.retain(|(seq, _)| counts(&facts, *seq));
+    let mut counting: Vec<Seen> = events.into_iter().map(|(_, event)| event).collect();
+    counting.sort_by(|left, right| left.order().cmp(&right.order()));
+    Ok(Some(Value::Object(document(run, model, [Some(&facts), None], &counting))))
+}
+
+/// Every digest in a value, however deep.
+fn digests<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.extend(hex(text)),
+        Value::Array(list) => list.iter().for_each(|value| digests(value, found)),
+        Value::Object(object) => object.values().for_each(|value| digests(value, found)),
+        _ => {}
     }
 }
 

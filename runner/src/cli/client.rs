@@ -1,5 +1,6 @@
 //! The HTTP client of the admin API, and what a failure means to the shell.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::{EXIT_REFUSED, EXIT_TRY_AGAIN, EXIT_UNREACHABLE, EXIT_USAGE, ServerArgs};
 use crate::admin::wire::Problem;
+use crate::error::{chain, root};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -49,8 +51,10 @@ impl Failure {
                         eprintln!("    {at}: expected {}, got {}", text("expected"), text("got"));
                     }
                 }
-                // 503 and an upload under way mean "not now"; everything else stays refused.
-                if *status == 503 || problem.code == "UPLOAD_IN_PROGRESS" {
+                // 503 and an upload under way mean "not now", and so does what a proxy says of a server that it does not reach;
+                // everything else stays refused.
+                let by_proxy = problem.source.is_empty() && matches!(status, 408 | 429 | 500..);
+                if by_proxy || *status == 503 || problem.code == "UPLOAD_IN_PROGRESS" {
                     EXIT_TRY_AGAIN
                 } else {
                     EXIT_REFUSED
@@ -69,6 +73,35 @@ impl Failure {
     }
 }
 
+/// What the client says when nobody takes the body any more.
+const BODY_NOT_TAKEN: &str = "receiver is gone";
+/// To find out why.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// The bearer token: the first line of a file that is not empty (it may hold several while one replaces another), else that of the
+/// variable `BATON_TOKEN`. Files and variables often end in a newline, or begin with a byte order mark.
+///
+/// # Errors
+/// In words: the file cannot be read, or holds what no header can.
+pub fn token(file: Option<&Path>) -> Result<Option<String>, String> {
+    let (text, from) = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            (text, path.display().to_string())
+        }
+        None => (std::env::var("BATON_TOKEN").unwrap_or_default(), "BATON_TOKEN".to_owned()),
+    };
+    let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let token = lines.find(|line| !line.is_empty()).map(str::to_owned);
+    match token {
+        Some(token) if !token.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
+            Err(format!("{from} holds no token: there are signs in it that no header can have"))
+        }
+        token => Ok(token),
+    }
+}
+
 /// A client of one server.
 pub(super) struct Client {
     http: reqwest::blocking::Client,
@@ -80,21 +113,20 @@ pub(super) struct Client {
 impl Client {
     /// `json`: failures are printed as JSON too.
     pub(super) fn new(arguments: &ServerArgs, json: bool) -> Result<Self, Failure> {
-        let server = arguments.server.trim_end_matches('/').to_owned();
-        let server = if server.contains("://") { server } else { format!("http://{server}") };
-        let token = match &arguments.token_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-                // A file may hold several tokens while one replaces another; the first is ours.
-                text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
-            }
-            None => std::env::var("BATON_TOKEN").ok().filter(|token| !token.is_empty()),
-        };
+        let server = &arguments.server;
+        let server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
+        let server = server.trim_end_matches('/').to_owned();
+        let is_http = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if !reqwest::Url::parse(&server).is_ok_and(|url| is_http(&url)) {
+            return Err(Failure::Usage(format!("{server} is no http:// or https:// URL")));
+        }
+        let token = token(arguments.token_file.as_deref()).map_err(Failure::Usage)?;
         let http = reqwest::blocking::Client::builder()
             // A push answers after load and warm-up, which may take minutes.
             .timeout(None::<Duration>)
             .connect_timeout(Duration::from_secs(10))
+            // A server that is gone without a word is noticed all the same.
+            .tcp_keepalive(Duration::from_secs(30))
             .no_proxy()
             .build()
             .map_err(|error| Failure::Usage(error.to_string()))?;
@@ -125,15 +157,33 @@ impl Client {
 
     /// Sends it; an answer that is no success becomes a failure.
     pub(super) fn send_raw(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let response = request.send().map_err(|error| {
-            let cause =
-                std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).last();
-            let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::Unreachable(format!(
-                "cannot reach {}: {cause}; is the server running? (baton serve)",
-                self.server
-            ))
-        })?;
+        match request.send() {
+            Ok(response) => self.accepted(response),
+            // The body could not be handed on any more, which is all that the client then says: the connection was refused, or broke,
+            // or the server answered before it had all. The same server, asked without a body, tells which.
+            Err(error) if !error.is_timeout() && chain(&error).contains(BODY_NOT_TAKEN) => {
+                let probe = self.request(Method::GET, "/v1/models").timeout(PROBE);
+                let response = probe.send().map_err(|error| self.unreachable(&error))?;
+                self.accepted(response)?;
+                Err(Failure::Unreachable(format!(
+                    "{} ended the connection in the middle of the upload",
+                    self.server
+                )))
+            }
+            Err(error) => Err(self.unreachable(&error)),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let server = &self.server;
+        if error.is_timeout() {
+            return Failure::Unreachable(format!("{server} did not answer in time"));
+        }
+        let cause = root(error);
+        Failure::Unreachable(format!("cannot reach {server}: {cause}; is the server running? (baton serve)"))
+    }
+
+    fn accepted(&self, response: Response) -> Result<Response, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -155,5 +205,38 @@ pub(super) fn if_match(request: RequestBuilder, generation: Option<u64>) -> Requ
     match generation {
         Some(generation) => request.header("if-match", format!("\"{generation}\"")),
         None => request,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_the_first_line_without_what_surrounds_it() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let read = |content: &str| {
+            std::fs::write(file.path(), content).expect("written");
+            token(Some(file.path()))
+        };
+        for content in ["abc", "abc\n", "\u{feff}abc\r\n", "\n  abc \nold\n"] {
+            assert_eq!(read(content), Ok(Some("abc".to_owned())), "{content:?}");
+        }
+        assert_eq!(read("\n"), Ok(None));
+        assert_eq!(read("two words\n"), Ok(Some("two words".to_owned())));
+        assert!(read("a\u{7}bc").is_err());
+    }
+
+    #[test]
+    fn an_address_that_can_never_work_is_wrong_usage() {
+        for server in ["ftp://127.0.0.1:9", "http://", "http://http::", ""] {
+            let arguments = ServerArgs { server: server.to_owned(), token_file: None };
+            assert!(matches!(Client::new(&arguments, false), Err(Failure::Usage(_))), "{server:?}");
+        }
+        let arguments = ServerArgs { server: "127.0.0.1:8081/".to_owned(), token_file: None };
+        assert_eq!(
+            Client::new(&arguments, false).map(|client| client.server).ok().as_deref(),
+            Some("http://127.0.0.1:8081")
+        );
     }
 }

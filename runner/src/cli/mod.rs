@@ -16,6 +16,7 @@ use clap::Subcommand;
 use crate::config::ServeArgs;
 use crate::engine::worker::{self, WorkerArgs};
 use crate::error::Code;
+pub use client::token;
 use client::{Client, Failure};
 
 /// Refused by the server.

@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use super::client::Failure;
 
+/// Standard output cannot be written (`EX_IOERR`).
+const EXIT_OUTPUT: i32 = 74;
+
 /// One JSON document.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -12,10 +15,20 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line. A closed pipe (`baton list | head -1`) is no error.
+/// One line. A closed pipe (`baton list | head -1`) is no error; what cannot be written otherwise (a full disk) ends the process
+/// with 74: half an answer must not look like one.
+#[expect(clippy::disallowed_methods, reason = "only printing is left to do, and nothing to undo")]
+#[allow(clippy::print_stderr, reason = "this is the command line's error output")]
 pub fn line(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("baton: the output cannot be written: {error}");
+            std::process::exit(EXIT_OUTPUT);
+        }
+        _ => {}
+    }
 }
 
 /// A table with its columns aligned.

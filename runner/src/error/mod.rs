@@ -85,15 +85,22 @@ impl Error {
 
     /// The chain of internal causes in one line, for the log.
     pub fn cause_chain(&self) -> Option<String> {
-        let mut text = self.cause.as_ref()?.to_string();
-        let mut next = self.cause.as_ref().and_then(|cause| cause.source());
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        Some(text)
+        self.cause.as_ref().map(|cause| chain(cause.as_ref()))
     }
+}
+
+fn causes(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(error.source(), |cause| cause.source())
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The innermost cause: of a connection that fails, what a person wants to know.
+pub fn root(error: &dyn std::error::Error) -> String {
+    causes(error).last().unwrap_or(error).to_string()
 }
 
 impl fmt::Display for Error {

@@ -481,9 +481,10 @@ fn broken_warning(rules: &[String]) -> Option<String> {
     })
 }
 
-/// `If-Match`: the caller means the generation that it has seen.
+/// `If-Match`: the caller means the generation that it has seen. Of a model that was removed it has seen none, which is 0.
 pub(super) fn check_expected(model: &ModelName, expected: Option<u64>, entry: &Entry) -> Result<()> {
     match expected {
+        Some(0) if !entry.exists() => Ok(()),
         Some(expected) if expected != entry.generation => Err(stale(model, expected, entry.generation)),
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +16,8 @@ use crate::store::ModelName;
 const ENDING: &str = ".jsonl";
 const OPEN_ENDING: &str = ".jsonl.part";
 const LOCK: &str = ".lock";
+/// Between two looks at whether the files are still where they were begun.
+const CHECK: Duration = Duration::from_secs(1);
 /// Numbers that are tried for a name.
 const MOST_NUMBERS: u32 = 1_000_000;
 
@@ -32,6 +34,8 @@ pub(super) struct Folder {
     /// Oldest first.
     closed: VecDeque<ClosedFile>,
     next_number: u32,
+    check: Duration,
+    checked: Instant,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,8 @@ impl Folder {
             open: BTreeMap::new(),
             closed: VecDeque::new(),
             next_number: 0,
+            check: CHECK,
+            checked: Instant::now(),
         }
     }
 
@@ -99,13 +105,14 @@ impl Folder {
                 if !data.is_file() || !is_ours(&name) {
                     continue;
                 }
-                let mut path = entry.path();
+                let (mut path, mut bytes) = (entry.path(), data.len());
                 if let Some(stem) = name.strip_suffix(OPEN_ENDING) {
+                    bytes = cut(&path)?;
                     let whole = path.with_file_name(format!("{stem}{ENDING}"));
                     std::fs::rename(&path, &whole)?;
                     path = whole;
                 }
-                found.push((data.modified()?, ClosedFile { path, bytes: data.len() }));
+                found.push((data.modified()?, ClosedFile { path, bytes }));
             }
         }
         found.sort_by(|(time, file), (other_time, other)| (time, &file.path).cmp(&(other_time, &other.path)));
@@ -117,6 +124,7 @@ impl Folder {
     /// # Errors
     /// Why not.
     pub(super) fn append(&mut self, model: &ModelName, lines: &[u8]) -> Result<()> {
+        self.leave_what_is_gone();
         self.open()?;
         let length = lines.len() as u64;
         if length > self.max_bytes {
@@ -140,6 +148,27 @@ impl Folder {
         }
         file.bytes += length;
         Ok(())
+    }
+
+    /// Leaves files that somebody removed or moved away: what is written there, nobody finds. They are begun anew.
+    fn leave_what_is_gone(&mut self) {
+        if self.checked.elapsed() < self.check {
+            return;
+        }
+        self.checked = Instant::now();
+        let is_locked = self.lock.as_ref().is_some_and(|lock| is_at(lock, &self.root.join(LOCK)));
+        let before = self.open.len();
+        self.open.retain(|_, file| is_locked && is_at(&file.file, &file.path));
+        if !is_locked {
+            self.lock = None;
+            self.closed.clear();
+        }
+        if self.open.len() < before {
+            tracing::warn!(
+                folder = %self.root.display(),
+                "files of the request log were removed or moved while they were written; they are begun anew"
+            );
+        }
     }
 
     /// Closes files that have been open for long.
@@ -218,6 +247,34 @@ impl Folder {
         }
         Err(Error::new(ErrorKind::AlreadyExists, "there is no free name for a file"))
     }
+}
+
+/// Is this open file the one that has this name?
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// Removes half a line at the end of a file, as a killed process leaves it; gives the size that is left.
+fn cut(path: &Path) -> Result<u64> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut buffer = vec![0; 64 << 10];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let part = &mut buffer[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            end = start + at as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < length {
+        file.set_len(end)?;
+    }
+    Ok(end)
 }
 
 fn make(folder: &Path) -> Result<()> {
@@ -357,6 +414,44 @@ mod tests {
         assert_eq!(files.len(), 2, "{files:?}");
         assert_eq!(files.keys().filter(|path| path.ends_with(".part")).count(), 1, "{files:?}");
         assert_eq!(second.closed.iter().map(|file| file.bytes).sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn half_a_line_of_a_killed_process_is_cut() {
+        let long = "x".repeat(200_000);
+        for (text, expected) in
+            [("{}\n{\"a\":", "{}\n"), ("{}\n", "{}\n"), ("{", ""), (&format!("{{}}\n{long}"), "{}\n")]
+        {
+            let root = tempfile::tempdir().expect("a folder");
+            let path = root.path().join("iris/2026-11-21T14-4711-3.jsonl.part");
+            std::fs::create_dir_all(root.path().join("iris")).expect("a folder");
+            std::fs::write(&path, text).expect("written");
+            let mut files = folder(root.path(), 1 << 20);
+            files.open().expect("opened");
+            assert_eq!(std::fs::read_to_string(path.with_extension("")).expect("closed"), expected);
+            assert_eq!(files.closed.iter().map(|file| file.bytes).sum::<u64>(), expected.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_removed_or_moved_is_begun_anew() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let root = parent.path().join("log");
+        let mut files = folder(&root, 1 << 20);
+        files.append(&name("iris"), b"1\n").expect("written");
+        std::fs::rename(&root, parent.path().join("moved")).expect("moved");
+        files.append(&name("iris"), b"2\n").expect("written, not looked yet");
+        files.check = Duration::ZERO;
+        files.append(&name("iris"), b"3\n").expect("written");
+        assert_eq!(content(&parent.path().join("moved")), "1\n2\n");
+        assert_eq!(content(&root), "3\n");
+        assert!(folder(&root, 1 << 20).open().is_err(), "locked again");
+        std::fs::remove_dir_all(root.join("iris")).expect("removed");
+        files.append(&name("iris"), b"4\n").expect("written");
+        assert_eq!(content(&root), "4\n", "one model's alone");
+        std::fs::remove_dir_all(&root).expect("removed");
+        files.append(&name("iris"), b"5\n").expect("written");
+        assert_eq!(content(&root), "5\n");
     }
 
     #[test]

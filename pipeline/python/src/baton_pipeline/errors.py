@@ -32,3 +32,11 @@ class SinkError(PipelineError):
 
 class SinkUnreachable(SinkError):
     """An event was not taken for as long as it was tried; later it may be."""
+
+
+def missing(what: str, extra: str, error: ImportError) -> UsageError:
+    """A package that is not installed. The helper is in no index, so nobody is told to fetch it from one."""
+    return UsageError(
+        f"{what}, which the helper's extra {extra!r} brings ({error}): in a checkout of Baton, "
+        f"pip install './pipeline/python[{extra}]'"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import ExportError, UsageError
+from .errors import ExportError, missing
 
 if TYPE_CHECKING:
     import numpy
@@ -14,15 +14,22 @@ OPSETS = {"": 21, "ai.onnx.ml": 3}
 # Rows that are compared; of more, as many evenly spaced ones.
 CHECKED_ROWS = 2000
 SHOWN_ROWS = 5
+REMEDY = (
+    "Where trees stand behind a step that computes (a scaler, PCA), a rounding can put a value on the other side of a "
+    "threshold: leave the step out, trees need none. Differences that do not matter to you are allowed by "
+    "run.finish(..., tolerance=0.01)."
+)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX file and what its check found. `summary` goes into the provenance."""
+    """An ONNX file and what its check found. `summary` goes into the provenance, `classes` into the bundle: a
+    classifier's labels as text, in the order of its probabilities."""
 
     content: bytes
     input_name: str
     summary: dict[str, Any]
+    classes: list[str] | None = None
 
 
 def from_sklearn(
@@ -33,8 +40,11 @@ def from_sklearn(
     Raises `ExportError` if there is no export, or if it answers differently on a row of `features`.
     """
     skl2onnx, sklearn = _skl2onnx()
+    # A true division, as scikit-learn's: times the inverse a value may come out beside a tree's threshold.
+    scalers = (sklearn.preprocessing.StandardScaler, sklearn.preprocessing.RobustScaler)
+    division: dict[Any, Any] = {scaler: {"div": "div"} for scaler in (*scalers, sklearn.preprocessing.MaxAbsScaler)}
 
-    def convert(options: dict[str, bool] | None) -> Any:
+    def convert(options: dict[Any, Any]) -> Any:
         inputs = [(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))]
         return skl2onnx.to_onnx(model, initial_types=inputs, name=name, target_opset=opsets, options=options)
 
@@ -42,12 +52,17 @@ def from_sklearn(
         is_classifier = sklearn.base.is_classifier(model)
         try:
             # Else the probabilities are a sequence of maps, which is no tensor.
-            exported = convert({"zipmap": False} if is_classifier else None)
+            exported = convert({**division, id(model): {"zipmap": False}} if is_classifier else division)
         except NameError:
             # A classifier without probabilities does not know the option.
-            exported = convert(None)
+            exported = convert(division)
     except Exception as error:
         raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {_shortly(error)}") from error
+    if is_classifier and getattr(model.predict(features[:1]), "ndim", 1) > 1:
+        raise ExportError(
+            f"{type(model).__name__} answers several labels a row, run.finish takes models of one: write model.onnx "
+            "yourself and give it to run.finish_files(folder, metrics)"
+        )
     content = exported.SerializeToString()
     sample = evenly(features, CHECKED_ROWS)
     difference, compared = _compare(model, content, input_name, sample, tolerance, is_classifier)
@@ -56,7 +71,8 @@ def from_sklearn(
         "ir_version": exported.ir_version,
         "checked": {"rows": len(sample), "outputs": compared, "largest_difference": difference},
     }
-    return Exported(content, input_name, summary)
+    classes = getattr(model, "classes_", None) if is_classifier else None
+    return Exported(content, input_name, summary, None if classes is None else [str(label) for label in classes])
 
 
 def _compare(
@@ -126,7 +142,8 @@ def _refuse(rows: Any, total: int, what: str, pair: Callable[[int], tuple[Any, A
         shown.append(f"row {row}: {str(wanted):.200} by the trainer's own, {str(got):.200} by the export")
     more = f"; and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
     raise ExportError(
-        f"the exported model answers differently ({what}) in {len(rows)} of {total} rows: {'; '.join(shown)}{more}"
+        f"the exported model answers differently ({what}) in {len(rows)} of {total} rows: {'; '.join(shown)}{more}. "
+        f"The export computes in FP32. {REMEDY}"
     )
 
 
@@ -135,7 +152,7 @@ def session(content: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError(f"checking an export needs onnxruntime: {error}") from error
+        raise missing("checking an export needs onnxruntime", "sklearn", error) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -177,6 +194,7 @@ def _skl2onnx() -> tuple[Any, Any]:
     try:
         import skl2onnx
         import sklearn.base
+        import sklearn.preprocessing
     except ImportError as error:
-        raise UsageError(f"exporting needs skl2onnx: pip install 'baton-pipeline[sklearn]' ({error})") from error
+        raise missing("exporting needs skl2onnx", "sklearn", error) from error
     return skl2onnx, sklearn

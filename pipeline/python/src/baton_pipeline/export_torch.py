@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ExportError, UsageError
+from .errors import ExportError, missing
 from .export import CHECKED_ROWS, Exported, close, evenly, run
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def from_torch(model: Any, features: "numpy.ndarray", *, input_name: str, tolera
         import onnx
         import torch
     except ImportError as error:
-        raise UsageError(f"exporting needs PyTorch: pip install 'baton-pipeline[torch]' ({error})") from error
+        raise missing("exporting needs PyTorch", "torch", error) from error
     sample = evenly(features, CHECKED_ROWS)
     model = model.eval().cpu()
     # Two rows: an export from one row would fix the number of rows at one.

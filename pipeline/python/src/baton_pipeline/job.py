@@ -4,8 +4,10 @@ Environment and events are those of docs/pipeline-reference.md.
 """
 
 import hashlib
+import json
 import re
 import sys
+import tomllib
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import origin, parameters, record
-from .errors import EventError, PipelineError, SinkUnreachable, UsageError
+from .errors import EventError, PipelineError, SinkUnreachable, StoreError, UsageError
 from .events import MAX_DATA, VALIDATED, Event, answer, now, read
 from .meter import Meter
 from .record import Origin
@@ -22,11 +24,6 @@ from .run import Run
 from .sink import Sink
 from .store import DIGEST, Reference, Store, open_store
 from .table import Table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # How long the end of a training is tried to be told; the beginning is worth less.
@@ -108,6 +105,7 @@ class Inputs:
 
     label: str
     features: list[str] | None
+    key: str | None
     training: Reference
     policy: dict[str, Any]
     parameters: dict[str, Any]
@@ -135,24 +133,30 @@ class Training:
             isinstance(features, list) and all(isinstance(name, str) for name in features)
         ):
             raise UsageError(f"features is no list of columns: {features!r:.200}")
+        key = order.event.data.get("key") or rules.get("key")
+        if key is not None and not isinstance(key, str):
+            raise UsageError(f"key is no name of a column: {key!r:.200}")
         training = order.reference("training")
         if training is None:
             raise EventError("data.training is missing: the reference to the training data")
-        made = Origin(origin.code(code), origin.environment(), origin.who(), now())
+        made = Origin(origin.code(code), origin.environment(), origin.who(), now(), order.revision)
         decisive = {
             "model": order.model,
             "dataset": [order.dataset, order.dataset_digest],
             "training": training.digest,
             "label": label,
             "features": features,
+            "key": key,
             "code": made.code.digest,
+            # Whoever says what the code is has said all; else the engine knows of more files than *.py.
+            "revision": _without_repetition(order.revision) if code is None else None,
             "environment": made.environment.digest,
             "parameters": given,
             # They do not decide about the model, but the bundle names them.
             **{name: found and found.digest for name in ("holdout", "report") for found in [order.reference(name)]},
         }
         memo = hashlib.sha256(record.dumps(decisive, what="the run's inputs")).hexdigest()
-        return Inputs(label, features, training, rules, given, made, memo)
+        return Inputs(label, features, key, training, rules, given, made, memo)
 
     def repeat_earlier(self, inputs: Inputs) -> bool:
         """Says that an earlier run's model is the answer, if one had the same inputs and its bundle is still whole."""
@@ -186,7 +190,7 @@ class Training:
             model=order.model,
             dataset=order.dataset,
             dataset_digest=order.dataset_digest,
-            table=Table(path, inputs.label, inputs.features),
+            table=Table(path, inputs.label, inputs.features, inputs.key),
             # The trainer's defaults are added to its own copy.
             parameters=dict(inputs.parameters),
             policy=inputs.policy,
@@ -202,7 +206,7 @@ class Training:
         order, result = self._order, run.result
         parameters.checked(run.parameters)
         files = {**result.files, "provenance.json": record.provenance(run, result, inputs.origin, self._meter)}
-        bundle = record.upload(run, files, order.store, dict(order.event.data))
+        bundle = record.upload(run, result, files, order.store, dict(order.event.data))
         data = {
             **self._facts(inputs, run.parameters),
             "finished": now(),
@@ -270,6 +274,11 @@ def _fitting(data: dict[str, Any]) -> dict[str, Any]:
 def _without_digest(revision: str | None) -> str | None:
     """The name in a revision, NAME-DIGEST."""
     return revision.rpartition("-")[0] or None if revision else None
+
+
+def _without_repetition(revision: str | None) -> str | None:
+    """A job that is repeated on request has `.N` behind its revision; the code is the same."""
+    return re.sub(r"\.\d+$", "", revision) if revision else None
 
 
 def _patience(environment: Mapping[str, str]) -> float:

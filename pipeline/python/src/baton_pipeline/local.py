@@ -5,6 +5,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import origin, parameters, record
 from .errors import UsageError
@@ -17,11 +18,16 @@ from .store import digest_of
 from .table import Table
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
+
+
 def train(
     body: Callable[[Run], None], arguments: Sequence[str] | None, code: Iterable[str | Path] | None, meter: Meter
 ) -> None:
     """Reads the command line, trains, writes the bundle's files. Raises `PipelineError`, or whatever `body` raises."""
-    parser = argparse.ArgumentParser(description="Trains a model from a CSV file and writes it as a bundle.")
+    parser = _Parser(description="Trains a model from a CSV file and writes it as a bundle.")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the training data, CSV with a header")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where to write the bundle's files")
     parser.add_argument("--label", metavar="COLUMN", help="the column to predict; else the policy's (BATON_POLICY)")
@@ -41,14 +47,17 @@ def train(
     if not isinstance(model, str) or not NAME.fullmatch(model):
         raise UsageError(f"{model!r} cannot be the name of a model: give --model NAME")
     data_digest = digest_of(options.data).digest
+    given = {**parameters.from_environment(os.environ), **parameters.from_pairs(options.param)}
+    asked = record.dumps([label, given], what="the parameters")
     made = Origin(origin.code(code), origin.environment(), origin.who(), now())
     run = Run(
-        name=digest(data_digest, made.code.digest, made.started)[:16],
+        # The same training again has the same name, so that its settings, where it stands, are the same.
+        name=digest(data_digest, made.code.digest, made.environment.digest, asked.decode())[:16],
         model=model,
         dataset=options.data.stem,
         dataset_digest=data_digest,
-        table=Table(options.data, label, rules.get("features")),
-        parameters={**parameters.from_environment(os.environ), **parameters.from_pairs(options.param)},
+        table=Table(options.data, label, rules.get("features"), rules.get("key")),
+        parameters=given,
         policy=rules,
     )
     body(run)

@@ -22,13 +22,13 @@ class Meter:
         return meter
 
     def cost(self) -> dict[str, float]:
-        """Seconds of CPU and of the clock, and the largest resident set of one process in MiB (2**20 bytes)."""
+        """Seconds of CPU and of the clock, and the largest resident set of one process in MB (10**6 bytes)."""
         unit = 1 if sys.platform == "darwin" else 1024
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return {
             "cpu_s": round(_cpu_seconds() - self._cpu, 4),
             "wall_s": round(time.monotonic() - self._wall, 4),
-            "max_rss_mb": round(peak * unit / 2**20, 4),
+            "max_rss_mb": round(peak * unit / 10**6, 4),
         }
 
 

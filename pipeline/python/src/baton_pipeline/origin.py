@@ -48,7 +48,7 @@ class Environment:
 
 def code(files: Iterable[str | Path] | None = None) -> Code:
     """The code in these files and folders (relative to the program's folder); by default all `*.py` in that folder and
-    below.
+    below. The engine's revision of the job covers its other files.
 
     More than is needed rather than less: a file too many trains once too often, one too few takes an old model for a
     new one. Raises `UsageError`.
@@ -56,7 +56,8 @@ def code(files: Iterable[str | Path] | None = None) -> Code:
     program = Path(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0] or ".").resolve()
     root = program.parent if program.is_file() else Path.cwd()
     found: dict[str, str] = {}
-    for path in _sources(root) if files is None else _given(root, files):
+    python = (path for path in _below(root) if path.suffix == ".py")
+    for path in python if files is None else _given(root, files):
         name = os.path.relpath(path, root)
         found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         if len(found) > MAX_FILES:
@@ -69,7 +70,7 @@ def code(files: Iterable[str | Path] | None = None) -> Code:
     return Code("sha256:" + hashlib.sha256(listing.encode()).hexdigest(), _commit(root), found)
 
 
-def _sources(root: Path) -> Iterable[Path]:
+def _below(root: Path) -> Iterable[Path]:
     for folder, folders, names in os.walk(root):
         # Hidden folders and virtual environments are not the trainer's.
         folders[:] = sorted(
@@ -79,14 +80,15 @@ def _sources(root: Path) -> Iterable[Path]:
             and name not in ("__pycache__", "node_modules")
             and not (Path(folder) / name / "pyvenv.cfg").exists()
         )
-        yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
+        files = (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in files if path.is_file())
 
 
 def _given(root: Path, files: Iterable[str | Path]) -> Iterable[Path]:
     for entry in files:
         path = root / entry
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+            yield from _below(path)
         elif path.is_file():
             yield path
         else:

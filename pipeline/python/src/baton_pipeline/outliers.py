@@ -9,7 +9,7 @@ label of the exported file says what the checks will say.
 import json
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, ExportError, UsageError
+from .errors import DataError, ExportError, UsageError, missing
 from .export import CHECKED_ROWS, OPSETS, close, evenly, run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def forest(features: "numpy.ndarray", columns: list[str], share: float) -> tuple
         from skl2onnx.common.data_types import FloatTensorType
         from sklearn.ensemble import IsolationForest
     except ImportError as error:
-        raise UsageError(f"outliers=... needs skl2onnx: pip install 'baton-pipeline[sklearn]' ({error})") from error
+        raise missing("outliers=... needs skl2onnx", "sklearn", error) from error
     if not 0.5 <= share < 1.0:
         raise UsageError(f"outliers={share}: the share of rows that are ordinary, 0.5 to 1, was expected")
     rows = features[numpy.isfinite(features).all(axis=1)]

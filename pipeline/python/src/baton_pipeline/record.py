@@ -23,6 +23,8 @@ class Origin:
     environment: Environment
     who: str
     started: str
+    # The job's, by the engine: over its part of the manifest and every file of its folder.
+    revision: str | None = None
 
 
 def provenance(run: Run, result: Result, origin: Origin, meter: Meter) -> bytes:
@@ -35,9 +37,11 @@ def provenance(run: Run, result: Result, origin: Origin, meter: Meter) -> bytes:
         "dataset": {"name": run.dataset, "digest": run.dataset_digest},
         "label": run.label,
         "features": run.columns,
+        "classes": result.classes,
         "parameters": run.parameters,
         "metrics": result.metrics,
         "code": {**origin.code.json(), "files": origin.code.files},
+        "revision": origin.revision,
         "environment": origin.environment.json(),
         "cost": meter.cost(),
         "who": origin.who,
@@ -52,7 +56,7 @@ def provenance(run: Run, result: Result, origin: Origin, meter: Meter) -> bytes:
     return text
 
 
-def upload(run: Run, files: dict[str, bytes], store: Store, data: dict[str, Any]) -> Reference:
+def upload(run: Run, result: Result, files: dict[str, bytes], store: Store, data: dict[str, Any]) -> Reference:
     """Stores the files and the bundle that names them; `data` has what the bundle copies from the event."""
     parts = {name: store.put(content).json() for name, content in sorted(files.items())}
     bundle = {
@@ -63,6 +67,7 @@ def upload(run: Run, files: dict[str, bytes], store: Store, data: dict[str, Any]
         "dataset_digest": run.dataset_digest,
         "label": run.label,
         "features": run.columns,
+        **({} if result.classes is None else {"classes": result.classes}),
         **{name: data[name] for name in ("report", "holdout") if data.get(name) is not None},
     }
     return store.put(dumps(bundle, indent=2, what="the bundle"))

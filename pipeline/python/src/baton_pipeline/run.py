@@ -3,7 +3,7 @@
 import json
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,13 @@ MAX_NAME = 100
 
 @dataclass
 class Result:
-    """What `finish` was given: files by name, and figures. `notes` go into the provenance."""
+    """What `finish` was given: files by name, and figures. `notes` go into the provenance, `classes` into the bundle
+    too."""
 
     files: dict[str, bytes]
     metrics: dict[str, float]
     notes: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] | None = None
 
 
 class Run:
@@ -110,6 +112,7 @@ class Run:
         outliers: float | None = None,
         tolerance: float = 1e-4,
         opsets: Mapping[str, int] | None = None,
+        classes: Iterable[Any] | None = None,
     ) -> None:
         """The result: a fitted scikit-learn model (pipelines too) or a PyTorch module, which is exported to ONNX and
         checked.
@@ -117,10 +120,11 @@ class Run:
         `metrics` are the trainer's own figures. `contract` and `settings` are texts or files: contract.proto and
         baton.toml. `outliers=0.999` adds an isolation forest over the training rows, by which that share of them is
         ordinary. Every row of a sample has to be answered as the model itself does: equal labels, other numbers within
-        `tolerance`. Raises `ExportError`.
+        `tolerance`. `classes` are the labels, as the data have them, in the order in which the model numbers them:
+        scikit-learn's own (`classes_`) unless they are given. Raises `ExportError`.
         """
         self._refuse_second()
-        checked = _metrics(metrics)
+        checked, named = _metrics(metrics), _classes(classes)
         if is_module(model):
             exported = from_torch(model, self.features, input_name=input_name, tolerance=tolerance)
         else:
@@ -132,6 +136,8 @@ class Run:
                 tolerance=tolerance,
                 opsets=dict(opsets or OPSETS),
             )
+        if named and exported.classes and len(named) != len(exported.classes):
+            raise UsageError(f"classes has {len(named)} labels, the model {len(exported.classes)}")
         files = {"model.onnx": exported.content, "baton.toml": self._settings(settings)}
         notes: dict[str, Any] = {"trainer": _kind(model), "onnx": exported.summary}
         if rows := golden.rows(exported.content, exported.input_name, self.features, self.labels):
@@ -140,12 +146,14 @@ class Run:
             files["contract.proto"] = _text(contract)
         if outliers is not None:
             files["outlier.onnx"], notes["outlier"] = self._forest(outliers)
-        self.result = Result(files, checked, notes)
+        self.result = Result(files, checked, notes, named or exported.classes)
 
-    def finish_files(self, folder: str | Path, metrics: Mapping[str, float]) -> None:
+    def finish_files(
+        self, folder: str | Path, metrics: Mapping[str, float], *, classes: Iterable[Any] | None = None
+    ) -> None:
         """The result as files that the trainer wrote: `model.onnx` or `model.so`, and any of `contract.proto`,
-        `baton.toml`, `golden.jsonl`, `outlier.onnx`, `provenance.json` (an object, which is completed). Nothing is
-        checked here: give golden rows.
+        `baton.toml`, `golden.jsonl`, `outlier.onnx`, `provenance.json` (an object, which is completed). `classes`
+        as of `finish`. Nothing is checked here: give golden rows.
         """
         self._refuse_second()
         checked, folder = _metrics(metrics), Path(folder)
@@ -163,7 +171,7 @@ class Run:
         if not isinstance(notes, dict):
             raise ExportError(f"{folder / 'provenance.json'} is no JSON object")
         files.setdefault("baton.toml", self._settings(None))
-        self.result = Result(files, checked, notes)
+        self.result = Result(files, checked, notes, _classes(classes))
 
     def _forest(self, share: float) -> tuple[bytes, dict[str, Any]]:
         return outliers.forest(self.features, self.columns, share)
@@ -197,6 +205,10 @@ def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
             raise UsageError(f"the metric {name} is {float(value)}, not a finite number")
         checked[name] = int(value) if isinstance(value, int) and abs(value) < 2**53 else float(value)
     return checked
+
+
+def _classes(given: Iterable[Any] | None) -> list[str] | None:
+    return None if given is None else [str(label) for label in given]
 
 
 def _kind(model: Any) -> str:

@@ -8,19 +8,25 @@ import json
 import os
 import re
 import secrets
+import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from .errors import EventError, StoreError, UsageError
+from .errors import EventError, StoreError, UsageError, missing
 
 CHUNK = 1024 * 1024
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
+# As long as the sink is tried: a trained model is not thrown away for a server that is away for a moment.
+PATIENCE_S = 300.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -184,11 +190,13 @@ class S3Store(Store):
     def __init__(self, bucket: str, prefix: str):
         try:
             import boto3
-            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore import exceptions
         except ImportError as error:
-            raise UsageError(f"a store in S3 needs boto3: pip install 'baton-pipeline[s3]' ({error})") from error
+            raise missing("a store in S3 needs boto3", "s3", error) from error
         self.bucket, self.prefix = bucket, prefix.strip("/")
-        self._refused, self._failed = ClientError, BotoCoreError
+        self._refused, self._failed = exceptions.ClientError, exceptions.BotoCoreError
+        self._passing = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
+        self._lasting = (exceptions.SSLError, exceptions.ProxyConnectionError)
         environment = os.environ
         # The pipeline's functions take these names too; boto3 alone would know only the longer one of each.
         endpoint = environment.get("AWS_ENDPOINT_URL") or environment.get("AWS_ENDPOINT")
@@ -199,20 +207,32 @@ class S3Store(Store):
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _create(self, key: str, content: bytes) -> bool:
-        for _ in range(5):
+        def put() -> bool:
             try:
                 self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*")
-                return True
             except self._refused as error:
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if status == 412:
+                if _status(error) == 412:
                     return False
-                # Another writer is at it; who came first is known at the next try.
-                if status != 409:
-                    raise self._error("write", key, error) from error
-            except self._failed as error:
-                raise self._error("write", key, error) from error
-        raise StoreError(f"cannot write {key} in s3://{self.bucket}: other writers are always at it")
+                raise
+            return True
+
+        return self._patiently("write", key, put)
+
+    def _patiently(self, verb: str, key: str, call: Callable[[], bool]) -> bool:
+        """Calls until it works; for `PATIENCE_S` while the server cannot be reached, is busy or has a fault of its own."""
+        deadline, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
+        while True:
+            try:
+                return call()
+            except (self._refused, self._failed) as error:
+                problem = StoreError(f"cannot {verb} {key} in s3://{self.bucket}: {error}")
+                # 409: another writer is at it; who came first is known at the next try.
+                passes = _status(error) in (409, 429) or _status(error) >= 500 or isinstance(error, self._passing)
+                if not passes or isinstance(error, self._lasting) or time.monotonic() + pause > deadline:
+                    raise problem from error
+            print(f"baton-pipeline: {problem}; trying again", file=sys.stderr, flush=True)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     @contextmanager
     def _file(self, key: str) -> Iterator[Path | None]:
@@ -222,20 +242,25 @@ class S3Store(Store):
             yield Path(file.name) if found else None
 
     def _download(self, key: str, to: IO[bytes]) -> bool:
-        try:
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+        def get() -> bool:
+            to.seek(0)
+            to.truncate()
+            try:
+                body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            except self._refused as error:
+                if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+                    return False
+                raise
             for chunk in body.iter_chunks(CHUNK):
                 to.write(chunk)
-        except self._refused as error:
-            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
-                return False
-            raise self._error("read", key, error) from error
-        except self._failed as error:
-            raise self._error("read", key, error) from error
-        return True
+            return True
 
-    def _error(self, verb: str, key: str, error: Exception) -> StoreError:
-        return StoreError(f"cannot {verb} {key} in s3://{self.bucket}: {error}")
+        return self._patiently("read", key, get)
+
+
+def _status(error: Any) -> int:
+    """Of a refusal; 0 for what is none."""
+    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def open_store(address: str) -> Store:

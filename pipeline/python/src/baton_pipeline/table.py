@@ -8,19 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, UsageError
+from .errors import DataError, missing
 
 if TYPE_CHECKING:
     import numpy
 
 
 class Table:
-    """A CSV file in UTF-8 with the column `label` and the columns of features, by default all others in their order.
+    """A CSV file in UTF-8 with the column `label` and the columns of features, by default all others in their order but
+    `key`, which names rows and is never a feature.
 
     Raises `DataError` for a file that is none, or that lacks a column.
     """
 
-    def __init__(self, path: Path, label: str, features: list[str] | None = None):
+    def __init__(self, path: Path, label: str, features: list[str] | None = None, key: str | None = None):
         self.path, self.label = path, label
         header = self._header()
         if doubled := sorted({name for name in header if header.count(name) > 1}):
@@ -28,7 +29,9 @@ class Table:
         for name in [label, *(features or [])]:
             if name not in header:
                 raise DataError(f"the training data have no column {name!r}; they have {_listed(header)}")
-        self.columns = [name for name in header if name != label] if features is None else list(features)
+        self.columns = [name for name in header if name not in (label, key)] if features is None else list(features)
+        if key in self.columns:
+            raise DataError(f"the key {key!r} names rows; it cannot be one of the features")
         if not self.columns or label in self.columns:
             raise DataError(f"the training data need columns besides the label {label!r}, not {_listed(self.columns)}")
         self._width = len(header)
@@ -135,5 +138,5 @@ def _numpy() -> Any:
     try:
         import numpy
     except ImportError as error:
-        raise UsageError(f"arrays need numpy: pip install 'baton-pipeline[sklearn]' ({error})") from error
+        raise missing("arrays need numpy", "sklearn", error) from error
     return numpy

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::Engine;
-use super::super::deliveries::{Requeue, requeue};
+use super::super::deliveries::{Accepted, Requeue, requeue};
 use super::super::job::time;
 use super::refused;
 
@@ -36,11 +36,19 @@ enum Condition {
 struct Wanted {
     state: Option<Condition>,
     trigger: Option<String>,
+    /// Only those with a smaller number, to go on from there.
+    before: Option<i64>,
     limit: Option<u32>,
 }
 
 async fn list(State(engine): State<Arc<Engine>>, Query(wanted): Query<Wanted>) -> Response {
+    let unknown = wanted.trigger.clone().filter(|trigger| engine.router.route(trigger).is_none());
     match engine.ledger.read(move |connection| read(connection, &wanted)).await {
+        // One that is no longer in the manifests may have left some.
+        Ok(deliveries) if deliveries.is_empty() && unknown.is_some() => {
+            let trigger = unknown.unwrap_or_default();
+            refused(StatusCode::NOT_FOUND, format!("there is no trigger {trigger}"))
+        }
         Ok(deliveries) => Json(json!({"deliveries": deliveries})).into_response(),
         Err(error) => error.into_response(),
     }
@@ -61,9 +69,10 @@ fn read(connection: &Connection, wanted: &Wanted) -> rusqlite::Result<Vec<Value>
             "SELECT delivery.id, trigger, kind, lane, revision, mark, state, attempt, next_at, changed, last_error, last_status,
                     source, event.id, type, subject, run, reply
              FROM delivery JOIN event ON event.seq = delivery.event
-             WHERE {state} AND (?1 IS NULL OR trigger = ?1) ORDER BY delivery.id DESC LIMIT ?2"
+             WHERE {state} AND (?1 IS NULL OR trigger = ?1) AND (?3 IS NULL OR delivery.id < ?3)
+             ORDER BY delivery.id DESC LIMIT ?2"
         ))?
-        .query_map(params![wanted.trigger, limit], |row| {
+        .query_map(params![wanted.trigger, limit, wanted.before], |row| {
             let state: String = row.get(6)?;
             let next = if state == "pending" { time(row.get(8)?) } else { None };
             Ok(json!({
@@ -103,11 +112,14 @@ async fn again(State(engine): State<Arc<Engine>>, body: axum::body::Bytes) -> Re
         return refused(StatusCode::NOT_FOUND, format!("there is no trigger {trigger}"));
     }
     let router = engine.router.clone();
-    match engine.ledger.write(move |transaction| requeue(transaction, &router, &wanted)).await {
-        Ok((count, lanes)) => {
-            engine.wake_lanes(&lanes);
-            Json(json!({"requeued": count})).into_response()
-        }
+    let (count, counted) = tokio::sync::oneshot::channel();
+    let requeued = engine.write_and_wake(move |transaction| {
+        let (number, lanes) = requeue(transaction, &router, &wanted)?;
+        let _ = count.send(number);
+        Ok(Accepted { lanes, ..Accepted::default() })
+    });
+    match requeued.await {
+        Ok(_) => Json(json!({"requeued": counted.await.unwrap_or(0)})).into_response(),
         Err(error) => error.into_response(),
     }
 }

@@ -5,23 +5,24 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use futures_util::stream::{self, Stream};
 use http::HeaderMap;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use rusqlite::{Connection, params};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::Engine;
 
 const DEFAULT: u32 = 100;
-/// Of one answer, and of one read of a stream: at most this many events of 128 KiB.
 const MOST: u32 = 1000;
+/// Bytes of one answer: it ends early rather than become much larger.
+const ENOUGH: usize = 4 << 20;
 const BATCH: u32 = 50;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -44,7 +45,8 @@ struct Wanted {
 #[derive(Debug)]
 struct Listed {
     seq: i64,
-    value: Value,
+    kind: String,
+    text: String,
 }
 
 async fn list(
@@ -66,9 +68,10 @@ async fn list(
     let limit = wanted.limit.unwrap_or(DEFAULT).min(MOST);
     match engine.ledger.read(move |connection| read(connection, &wanted, limit)).await {
         Ok(events) => {
-            let next = events.last().map(|event| event.seq);
-            let events: Vec<Value> = events.into_iter().map(|event| event.value).collect();
-            Json(json!({"events": events, "next": next})).into_response()
+            let next = json!(events.last().map(|event| event.seq));
+            let events: Vec<String> = events.into_iter().map(|event| event.text).collect();
+            let body = format!("{{\"events\":[{}],\"next\":{next}}}", events.join(","));
+            ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
         Err(error) => error.into_response(),
     }
@@ -76,24 +79,29 @@ async fn list(
 
 fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<Listed>> {
     // The conditions are put together so that SQLite takes the index of the one that is there.
-    let mut query = "SELECT seq, arrived, cause, body, run FROM event WHERE seq > ?1".to_owned();
+    let mut query = "SELECT seq, arrived, cause, body, run, type FROM event WHERE seq > ?1".to_owned();
     for (given, condition) in [(&wanted.run, " AND run = ?2"), (&wanted.kind, " AND type = ?3")] {
         query.push_str(if given.is_some() { condition } else { "" });
     }
     query.push_str(" AND (?2 IS NULL OR 1) AND (?3 IS NULL OR 1) ORDER BY seq LIMIT ?4");
-    connection
-        .prepare_cached(&query)?
-        .query_map(params![wanted.after, wanted.run, wanted.kind, limit], |row| {
-            let seq = row.get(0)?;
-            let event: Value = serde_json::from_slice(row.get_ref(3)?.as_bytes()?).unwrap_or_default();
-            let (arrived, cause, run): (String, Option<i64>, String) =
-                (row.get(1)?, row.get(2)?, row.get(4)?);
-            Ok(Listed {
-                seq,
-                value: json!({"seq": seq, "arrived": arrived, "run": run, "cause": cause, "event": event}),
-            })
-        })?
-        .collect()
+    let mut statement = connection.prepare_cached(&query)?;
+    let mut rows = statement.query(params![wanted.after, wanted.run, wanted.kind, limit])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while bytes < ENOUGH
+        && let Some(row) = rows.next()?
+    {
+        let seq: i64 = row.get(0)?;
+        let (arrived, cause, run): (String, Option<i64>, String) = (row.get(1)?, row.get(2)?, row.get(4)?);
+        let mut text = json!({"seq": seq, "arrived": arrived, "run": run, "cause": cause}).to_string();
+        // The event as it was stored, which is JSON.
+        text.truncate(text.len() - 1);
+        text.push_str(",\"event\":");
+        text.push_str(row.get_ref(3)?.as_str()?);
+        text.push('}');
+        bytes += text.len();
+        found.push(Listed { seq, kind: row.get(5)?, text });
+    }
+    Ok(found)
 }
 
 /// Everything after a number, for ever: `id` is the number, `event` the type, `data` as in the list.
@@ -106,11 +114,10 @@ fn follow(
     stream::unfold(state, async |(engine, mut wanted, mut newest, mut ready)| {
         loop {
             if let Some(listed) = ready.pop_front() {
-                let kind = listed.value["event"]["type"].as_str().unwrap_or_default().to_owned();
                 let item = axum::response::sse::Event::default()
                     .id(listed.seq.to_string())
-                    .event(kind)
-                    .data(listed.value.to_string());
+                    .event(listed.kind)
+                    .data(listed.text);
                 return Some((Ok(item), (engine, wanted, newest, ready)));
             }
             newest.mark_unchanged();

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 
-use super::super::{Engine, call};
+use super::super::Engine;
 use super::refused;
 use crate::event::{Event, MAX_EVENT};
 
@@ -20,9 +20,6 @@ const PATIENCE: usize = 64 * MAX_EVENT;
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
         .route("/", post(accept))
-        // For the engine's own processes if others need a token; the guard has looked at the secret.
-        .route("/sink/{secret}", post(accept))
-        .route("/sink/{secret}/", post(accept))
         .route("/health/readiness", get(|| async { "ready\n" }))
         .route("/health/liveness", get(|| async { "live\n" }))
 }
@@ -30,7 +27,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
 /// 202 when the event is on disk, or was before.
 async fn accept(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Body) -> Response {
     let read = match read(body).await {
-        Ok(body) => Event::from_http(&headers, &body).and_then(call::storable),
+        Ok(body) => Event::from_http(&headers, &body),
         Err(refusal) => return refusal,
     };
     let event = match read {

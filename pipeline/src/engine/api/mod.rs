@@ -19,15 +19,16 @@ use crate::records;
 
 /// All routes, behind the guard. Another resource is another line.
 pub(crate) fn all(engine: Arc<Engine>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .merge(ingress::routes())
         .merge(events::routes())
         .merge(deliveries::routes())
         .merge(state::routes())
         .merge(blobs::routes())
         .with_state(engine.clone())
-        .merge(records::api::routes(engine.settings.data.join(DATABASE)))
-        .layer(middleware::from_fn_with_state(engine, guard::check))
+        .merge(records::api::routes(engine.settings.data.join(DATABASE)));
+    // Around the routes as a whole: the guard sees the path before they do.
+    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(engine, guard::check))
 }
 
 /// `{"error": TEXT}`.

@@ -11,6 +11,7 @@ pub(super) struct Holdout {
     names: Vec<String>,
     /// One vector a column.
     columns: Vec<Vec<String>>,
+    /// The labels as they are written.
     pub truth: Vec<String>,
 }
 
@@ -63,13 +64,17 @@ impl Holdout {
         };
         for record in reader.records().take(max_rows) {
             let record = record.map_err(|error| never(format!("cannot be read: {error}")))?;
-            holdout.truth.push(canonical(&record[at]));
+            // Nobody knows what is right there.
+            if record[at].trim().is_empty() {
+                continue;
+            }
+            holdout.truth.push(record[at].trim().to_owned());
             for (cells, column) in holdout.columns.iter_mut().zip(&chosen) {
                 cells.push(record[*column].to_owned());
             }
         }
         if holdout.truth.is_empty() {
-            return Err(never("has no row".into()));
+            return Err(never("has no row with a label".into()));
         }
         Ok(holdout)
     }
@@ -187,14 +192,5 @@ fn element(dtype: Dtype, cell: &str) -> Option<String> {
                 Err(_) => (number.fract() == 0.0 && number.abs() < 9e15).then(|| format!("{number:.0}")),
             }
         }
-    }
-}
-
-/// A label as text in one form: `3`, `3.0` and ` 3` are the same class.
-pub(super) fn canonical(label: &str) -> String {
-    let label = label.trim();
-    match label.parse::<f64>() {
-        Ok(number) if number.fract() == 0.0 && number.abs() < 9e15 => format!("{number:.0}"),
-        _ => label.to_owned(),
     }
 }

@@ -43,9 +43,10 @@ impl Metric {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answers {
     Classes {
-        labels: Vec<String>,
-        /// What the model gives the right class, if it gives probabilities of known classes.
-        right: Option<Vec<f64>>,
+        /// `None` for scores that are not numbers.
+        labels: Vec<Option<String>>,
+        /// The probability that the model gives the right class, above 0; else why there is none.
+        right: Result<Vec<f64>, String>,
     },
     Numbers(Vec<f64>),
 }
@@ -54,14 +55,43 @@ pub(super) enum Answers {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Metrics {
     pub values: BTreeMap<&'static str, f64>,
+    /// Why a classifier has none.
+    pub no_log_loss: Option<String>,
     pub rows: usize,
     /// Median of single rows, milliseconds.
     pub latency_ms: f64,
 }
 
 impl Metrics {
+    /// Figures of answers against the truth, row by row. `truth` and the answers have the same length, at least one.
+    pub(super) fn of(truth: &[String], answers: &Answers, latency_ms: f64) -> Self {
+        let (values, no_log_loss) = match answers {
+            Answers::Classes { labels, right } => {
+                (classes(truth, labels, right.as_deref().ok()), right.as_ref().err().cloned())
+            }
+            Answers::Numbers(numbers) => (numeric(truth, numbers), None),
+        };
+        Self { values, no_log_loss, rows: truth.len(), latency_ms }
+    }
+
+    /// Of a model that could not be measured.
+    pub(super) fn none() -> Self {
+        Self { values: BTreeMap::new(), no_log_loss: None, rows: 0, latency_ms: 0.0 }
+    }
+
     pub(super) fn value(&self, metric: Metric) -> Option<f64> {
         self.values.get(metric.name()).copied().filter(|value| value.is_finite())
+    }
+
+    /// Why there is no such figure.
+    pub(super) fn why_not(&self, metric: Metric) -> String {
+        let name = metric.name();
+        match (&self.no_log_loss, metric) {
+            (Some(reason), Metric::LogLoss) => format!("{name} cannot be computed: {reason}"),
+            _ => format!(
+                "{name} cannot be computed: an answer or a label is no number, or there are too few rows"
+            ),
+        }
     }
 
     /// Figures that are not finite are left out: JSON has no word for them.
@@ -78,22 +108,18 @@ impl Metrics {
     }
 }
 
-/// Figures of answers against the truth, row by row. `truth` and the answers have the same length, at least one.
-pub(super) fn figures(truth: &[String], answers: &Answers) -> BTreeMap<&'static str, f64> {
-    match answers {
-        Answers::Classes { labels, right } => classes(truth, labels, right.as_deref()),
-        Answers::Numbers(numbers) => numeric(truth, numbers),
-    }
-}
-
-/// Accuracy, F1 averaged over the classes of truth and answers without weights (as scikit-learn's `average="macro"`), and log loss with
-/// probabilities kept away from 0 by 2.2e-16 (as scikit-learn's).
-fn classes(truth: &[String], labels: &[String], right: Option<&[f64]>) -> BTreeMap<&'static str, f64> {
+/// Accuracy, F1 averaged over the classes of truth and answers without weights (as scikit-learn's `average="macro"`), and log loss.
+fn classes(
+    truth: &[String],
+    labels: &[Option<String>],
+    right: Option<&[f64]>,
+) -> BTreeMap<&'static str, f64> {
     let rows = truth.len() as f64;
-    let hits = truth.iter().zip(labels).filter(|(truth, label)| truth == label).count();
+    let hits = truth.iter().zip(labels).filter(|(truth, label)| Some(*truth) == label.as_ref()).count();
     // true positives, in the truth, in the answers
-    let mut counts: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    let mut counts: BTreeMap<Option<&str>, [f64; 3]> = BTreeMap::new();
     for (truth, label) in truth.iter().zip(labels) {
+        let (truth, label) = (Some(truth.as_str()), label.as_deref());
         counts.entry(truth).or_default()[1] += 1.0;
         counts.entry(label).or_default()[2] += 1.0;
         if truth == label {
@@ -104,7 +130,7 @@ fn classes(truth: &[String], labels: &[String], right: Option<&[f64]>) -> BTreeM
     let mut values =
         BTreeMap::from([("accuracy", hits as f64 / rows), ("f1_macro", f1 / counts.len() as f64)]);
     if let Some(right) = right {
-        let loss: f64 = right.iter().map(|share| -share.max(f64::EPSILON).ln()).sum();
+        let loss: f64 = right.iter().map(|share| -share.ln()).sum();
         values.insert("log_loss", loss / rows);
     }
     values
@@ -120,7 +146,12 @@ fn numeric(truth: &[String], numbers: &[f64]) -> BTreeMap<&'static str, f64> {
     let mean = truth.iter().sum::<f64>() / rows;
     let spread: f64 = truth.iter().map(|value| (value - mean) * (value - mean)).sum();
     let mut values = BTreeMap::from([("rmse", (squared / rows).sqrt()), ("mae", absolute / rows)]);
-    if spread > 0.0 {
+    // As scikit-learn's: of a constant truth 1 or 0, of one row nothing.
+    if spread == 0.0 && squared.is_finite() {
+        if truth.len() > 1 {
+            values.insert("r2", if squared == 0.0 { 1.0 } else { 0.0 });
+        }
+    } else {
         values.insert("r2", 1.0 - squared / spread);
     }
     values
@@ -137,9 +168,9 @@ mod tests {
     #[test]
     fn classification_is_counted_as_scikit_learn_does() {
         let truth = texts(&["0", "0", "1", "1", "2"]);
-        let labels = texts(&["0", "1", "1", "1", "0"]);
-        let values =
-            figures(&truth, &Answers::Classes { labels, right: Some(vec![0.5, 0.25, 1.0, 0.5, 0.0]) });
+        let labels = texts(&["0", "1", "1", "1", "0"]).into_iter().map(Some).collect();
+        let right = Ok(vec![0.5, 0.25, 1.0, 0.5, f64::EPSILON]);
+        let values = Metrics::of(&truth, &Answers::Classes { labels, right }, 0.0).values;
         // f1_score(..., average="macro") and log_loss of scikit-learn 1.9.1
         assert!((values["accuracy"] - 0.6).abs() < 1e-12);
         assert!((values["f1_macro"] - 0.43333333333333335).abs() < 1e-12, "{values:?}");
@@ -150,7 +181,7 @@ mod tests {
     #[test]
     fn regression_is_counted_as_scikit_learn_does() {
         let truth = texts(&["3", "-0.5", "2", "7"]);
-        let values = figures(&truth, &Answers::Numbers(vec![2.5, 0.0, 2.0, 8.0]));
+        let values = Metrics::of(&truth, &Answers::Numbers(vec![2.5, 0.0, 2.0, 8.0]), 0.0).values;
         assert!((values["rmse"] - 0.6123724356957945).abs() < 1e-12);
         assert!((values["mae"] - 0.5).abs() < 1e-12);
         assert!((values["r2"] - 0.9486081370449679).abs() < 1e-12);
@@ -158,9 +189,18 @@ mod tests {
 
     #[test]
     fn a_truth_that_is_no_number_never_looks_good() {
-        let values = figures(&texts(&["1", "x"]), &Answers::Numbers(vec![1.0, 1.0]));
-        let metrics = Metrics { values, rows: 2, latency_ms: 0.0 };
+        let metrics = Metrics::of(&texts(&["1", "x"]), &Answers::Numbers(vec![1.0, 1.0]), 0.0);
         assert_eq!(metrics.value(Metric::Rmse), None);
         assert_eq!(metrics.json()["rmse"], Value::Null);
+    }
+    #[test]
+    fn a_constant_truth_has_the_r2_of_scikit_learn() {
+        let r2 = |truth: &[&str], numbers: &[f64]| {
+            Metrics::of(&texts(truth), &Answers::Numbers(numbers.to_vec()), 0.0).value(Metric::R2)
+        };
+        assert_eq!(r2(&["2", "2"], &[2.0, 2.0]), Some(1.0));
+        assert_eq!(r2(&["2", "2"], &[2.0, 3.0]), Some(0.0));
+        assert_eq!(r2(&["2", "2"], &[2.0, f64::NAN]), None);
+        assert_eq!(r2(&["2"], &[2.0]), None);
     }
 }

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::RULE;
 use super::metric::{Metric, Metrics};
 
-/// The variable with the rule, TOML.
-const VARIABLE: &str = "BATON_RULE";
+/// Figures that differ by less are the same: 0.3 is no less than 0.1 + 0.2.
+const SAME: f64 = 1e-9;
 
 /// The rule; every field may be left out.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,21 +67,28 @@ impl Rule {
     /// # Errors
     /// What is wrong with the text.
     pub(super) fn from_environment() -> Result<Self, String> {
-        match std::env::var(VARIABLE) {
+        match std::env::var(RULE) {
             Ok(text) => Self::parse(&text),
             Err(_) => Ok(Self::default()),
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a rule; the default if the text is empty.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let rule: Self = toml::from_str(text)
-            .map_err(|error| format!("{VARIABLE} is no rule: {}", error.to_string().trim()))?;
+            .map_err(|error| format!("{RULE} is no rule: {}", error.to_string().trim()))?;
         let numbers = [Some(rule.margin), rule.at_least, rule.max_latency_ms, rule.max_latency_ratio];
         if numbers.into_iter().flatten().any(|number| !number.is_finite()) {
-            return Err(format!("{VARIABLE}: numbers must be finite"));
+            return Err(format!("{RULE}: numbers must be finite"));
+        }
+        if [rule.max_latency_ms, rule.max_latency_ratio].into_iter().flatten().any(|bound| bound <= 0.0) {
+            return Err(format!("{RULE}: max_latency_ms and max_latency_ratio must be above 0"));
         }
         if rule.max_rows == 0 {
-            return Err(format!("{VARIABLE}: max_rows must be at least 1"));
+            return Err(format!("{RULE}: max_rows must be at least 1"));
         }
         Ok(rule)
     }
@@ -110,27 +118,37 @@ impl Rule {
         // So that "better" means greater.
         let sign = if self.metric.higher_is_better() { 1.0 } else { -1.0 };
         let Some(ours) = candidate.value(self.metric) else {
-            return vec![Reason::new(
-                "NO_METRIC",
-                format!("{name} cannot be computed from the candidate's answers"),
-            )];
+            return vec![Reason::new("NO_METRIC", candidate.why_not(self.metric))];
         };
         if let Some(bound) = self.at_least
-            && sign * ours < sign * bound
+            && sign * ours < sign * bound - SAME
         {
             let relation = if sign > 0.0 { "below" } else { "above" };
-            reasons.push(Reason::new("BELOW_BOUND", format!("{name} {ours:.4} is {relation} {bound}")));
-        }
-        if let Some(theirs) = active.and_then(|active| active.value(self.metric))
-            && sign * ours < sign * theirs + self.margin
-        {
             reasons.push(Reason::new(
-                "WORSE",
-                format!(
-                    "{name} {ours:.4} against {theirs:.4} of the active model on the same rows (margin {})",
-                    self.margin
-                ),
+                "BELOW_BOUND",
+                format!("{name} {} is {relation} {bound}", digits(ours, bound)),
             ));
+        }
+        match active.map(|active| (active.value(self.metric), active)) {
+            Some((Some(theirs), _)) if sign * ours < sign * theirs + self.margin - SAME => {
+                reasons.push(Reason::new(
+                    "WORSE",
+                    format!(
+                        "{name} {} against {} of the active model on the same rows (margin {})",
+                        digits(ours, theirs),
+                        digits(theirs, ours),
+                        self.margin
+                    ),
+                ));
+            }
+            // A figure beyond all bounds is worse than any; but where there is none, nothing was compared.
+            Some((None, active)) if !active.values.contains_key(name) => {
+                reasons.push(Reason::new(
+                    "ACTIVE_FAILED",
+                    format!("the active model cannot be compared with: {}", active.why_not(self.metric)),
+                ));
+            }
+            _ => {}
         }
         if let Some(bound) = self.max_latency_ms
             && candidate.latency_ms > bound
@@ -148,5 +166,59 @@ impl Rule {
             reasons.push(Reason::new("SLOW", text));
         }
         reasons
+    }
+}
+
+/// A figure with four digits, or so many that it does not look like the other one.
+fn digits(figure: f64, other: f64) -> String {
+    let shown = |digits: usize| (format!("{figure:.digits$}"), format!("{other:.digits$}"));
+    let (text, _) = (4..17).map(shown).find(|(text, other)| text != other).unwrap_or_else(|| shown(4));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn metrics(figure: &'static str, value: f64) -> Metrics {
+        Metrics { values: BTreeMap::from([(figure, value)]), ..Metrics::none() }
+    }
+
+    fn reasons(rule: &str, ours: Metrics, theirs: Metrics) -> Vec<Reason> {
+        Rule::parse(rule).expect("a rule").judge(&ours, Some(&theirs))
+    }
+
+    #[test]
+    fn a_margin_that_is_just_met_is_met() {
+        for (ours, theirs, margin) in [(0.3, 0.1, 0.2), (0.29, 0.28, 0.01)] {
+            let rule = format!("margin = {margin}");
+            assert_eq!(reasons(&rule, metrics("accuracy", ours), metrics("accuracy", theirs)), []);
+        }
+        let worse = reasons("margin = 0.2", metrics("accuracy", 0.29999), metrics("accuracy", 0.1));
+        assert_eq!(worse[0].code, "WORSE");
+    }
+
+    #[test]
+    fn a_figure_never_looks_like_the_bound_that_it_misses() {
+        let missed = reasons("at_least = 0.95", metrics("accuracy", 0.94999), metrics("accuracy", 0.0));
+        assert_eq!(missed[0].text, "accuracy 0.94999 is below 0.95");
+    }
+
+    #[test]
+    fn nothing_is_replaced_that_was_not_compared_with() {
+        let rule = "metric = \"log_loss\"";
+        let mut unknown = metrics("accuracy", 1.0);
+        unknown.no_log_loss = Some("no names".into());
+        let refused = reasons(rule, metrics("log_loss", 0.1), unknown);
+        assert_eq!((refused[0].code.as_str(), refused[0].text.contains("no names")), ("ACTIVE_FAILED", true));
+        let rmse = "metric = \"rmse\"";
+        assert_eq!(reasons(rmse, metrics("rmse", 1.0), metrics("rmse", f64::NAN)), []);
+    }
+
+    #[test]
+    fn a_time_that_no_model_can_keep_is_no_bound() {
+        assert!(Rule::parse("max_latency_ms = -1").is_err());
     }
 }

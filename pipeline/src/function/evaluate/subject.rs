@@ -3,113 +3,194 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use baton_runner::bundle::{EngineKind, Execution, Settings, WorkerSettings};
 use baton_runner::config::Limits;
-use baton_runner::engine::{EngineOptions, Engines, RunControl, Signature};
-use baton_runner::tensor::{Dtype, Elements, Tensor};
+use baton_runner::engine::{Cancellation, EngineOptions, Engines, Instance, RunControl};
+use baton_runner::error::{Code, Error};
+use baton_runner::tensor::Tensor;
+use bytes::Bytes;
 
-use super::holdout::{Holdout, canonical};
-use super::metric::{Answers, Metrics, figures};
+use super::answers::{Collected, Output, Unlike};
+use super::holdout::Holdout;
+use super::metric::Metrics;
 use super::rule::{Reason, Rule};
 use crate::function::Failure;
 
-/// Figures of one model.
-pub(super) type Measured = Metrics;
-
-/// Rows that go into one run.
+/// For one of the two models, with loading; both and the dry run that follows have to fit into the 300 s of a call.
+const TIME: Duration = Duration::from_secs(110);
+/// Rows that go into one run at most.
 const BATCH: usize = 256;
-/// Of one run.
-const RUN_TIME: Duration = Duration::from_secs(30);
-/// Rows that are timed one by one.
+/// While runs are quicker the next takes twice the rows: no run is long, so that a slow model is not cut off in its first one.
+const QUICK: Duration = Duration::from_millis(250);
+/// Rows that are timed one by one, and for how long.
 const TIMED: usize = 50;
+const TIMING: Duration = Duration::from_secs(10);
+/// MB; a model that is served in the runner's own process has no limit of its own there.
+const NO_LIMIT: u64 = 1 << 20;
 
-/// Runs candidate and active model over the holdout and judges. A candidate that cannot be run is a reason to refuse it; an active
-/// model that cannot (it serves another task) is left out of the comparison.
+/// A model, and how it is to be run: its `baton.toml`.
+#[derive(Clone)]
+pub(super) struct Subject {
+    pub artifact: Bytes,
+    pub settings: Option<Bytes>,
+    /// The columns that it sees, in its order.
+    pub features: Option<Vec<String>>,
+}
+
+/// What came of a comparison.
+pub(super) struct Compared {
+    pub ours: Metrics,
+    pub theirs: Option<Metrics>,
+    /// Why there are none of theirs.
+    pub left_out: Option<String>,
+    pub reasons: Vec<Reason>,
+}
+
+/// Runs candidate and active model over the holdout, which is read for the columns that a model sees, and judges. A model that cannot be run is a reason to refuse the candidate, the
+/// active one too: what was not compared is not replaced. Only an active model that the holdout does not fit (it serves another task)
+/// is left out.
 ///
 /// # Errors
-/// [`Failure::Later`] if this machine lacks the engine.
-pub(super) fn measure_both(
-    candidate: &[u8],
-    active: Option<&[u8]>,
-    holdout: &Holdout,
+/// [`Failure::Later`] if this machine lacks the engine, or nobody waits any more.
+pub(super) fn compare(
+    candidate: &Subject,
+    active: Option<&Subject>,
+    holdout: impl Fn(Option<&[String]>) -> Result<Holdout, Failure>,
     rule: &Rule,
-) -> Result<(Measured, Option<Measured>, Vec<Reason>), Failure> {
-    // ONNX Runtime is loaded once a process.
-    static ENGINES: OnceLock<Engines> = OnceLock::new();
-    let limits = Limits::default();
-    let engines = ENGINES.get_or_init(|| Engines::for_server(None, false, &limits));
-    let theirs = active.and_then(|bytes| match measure(engines, bytes, holdout, rule, &limits) {
-        Ok(measured) => Some(measured),
-        Err(error) => {
-            tracing::warn!("the active model is left out of the comparison: {error}");
-            None
-        }
-    });
-    match measure(engines, candidate, holdout, rule, &limits) {
-        Ok(ours) => {
-            let reasons = rule.judge(&ours, theirs.as_ref());
-            Ok((ours, theirs, reasons))
-        }
-        Err(Unfit::NoEngine(text)) => Err(Failure::Later(text)),
+    cancelled: &Cancellation,
+) -> Result<Compared, Failure> {
+    let not_compared = |ours, left_out: String, reason| Compared {
+        ours,
+        theirs: None,
+        left_out: Some(left_out),
+        reasons: Vec::from_iter(reason),
+    };
+    let rows = holdout(candidate.features.as_deref())?;
+    let ours = match measure(candidate, &rows, rule, cancelled) {
+        Ok(ours) => ours,
+        Err(Unfit::Later(text)) => return Err(Failure::Later(text)),
         Err(Unfit::Model(code, text)) => {
-            let nothing = Metrics { values: Default::default(), rows: 0, latency_ms: 0.0 };
-            Ok((nothing, theirs, vec![Reason { code, text }]))
+            let left_out = "the candidate could not be measured".to_owned();
+            return Ok(not_compared(Metrics::none(), left_out, Some(Reason { code, text })));
+        }
+    };
+    // The same rows, with the columns of that model, which may be others or come in another order.
+    let measure_active = |active: &Subject| match holdout(active.features.as_deref()) {
+        Ok(rows) => measure(active, &rows, rule, cancelled),
+        Err(Failure::Never(text)) => Err(unfit(text)),
+        Err(Failure::Later(text)) => Err(Unfit::Later(text)),
+    };
+    let theirs = match active.map(measure_active).transpose() {
+        Ok(theirs) => theirs,
+        Err(Unfit::Later(text)) => return Err(Failure::Later(text)),
+        Err(Unfit::Model(code, text)) if code == UNFIT => {
+            let reasons = rule.judge(&ours, None);
+            return Ok(Compared { reasons, ..not_compared(ours, text, None) });
+        }
+        Err(Unfit::Model(code, text)) => {
+            let text = format!("the active model cannot be compared with: {text} ({code})");
+            let reason = Reason::new("ACTIVE_FAILED", &text);
+            return Ok(not_compared(ours, text, Some(reason)));
+        }
+    };
+    let reasons = rule.judge(&ours, theirs.as_ref());
+    Ok(Compared { ours, theirs, left_out: None, reasons })
+}
+
+/// The holdout is none for this model.
+pub(super) const UNFIT: &str = "HOLDOUT_UNFIT";
+
+/// Why a model could not be measured.
+enum Unfit {
+    /// Nothing is said of the model.
+    Later(String),
+    /// A code and a text.
+    Model(String, String),
+}
+
+fn unfit(text: String) -> Unfit {
+    Unfit::Model(UNFIT.into(), text)
+}
+
+impl From<Unlike> for Unfit {
+    fn from(unlike: Unlike) -> Self {
+        match unlike {
+            Unlike::Strange(text) => unfit(text),
+            Unlike::Unnamed(text) => Unfit::Model("NO_METRIC".into(), text),
         }
     }
 }
 
-/// Why a model could not be measured.
-#[derive(Debug, thiserror::Error)]
-enum Unfit {
-    #[error("{0}")]
-    NoEngine(String),
-    #[error("{1} ({0})")]
-    Model(String, String),
-}
-
-impl From<baton_runner::error::Error> for Unfit {
-    fn from(error: baton_runner::error::Error) -> Self {
-        match error.code() {
-            baton_runner::error::Code::OnnxUnavailable => Unfit::NoEngine(error.text().to_owned()),
-            code => Unfit::Model(code.id().to_owned(), error.text().to_owned()),
-        }
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Unfit::Model(error.code().id().to_owned(), error.text().to_owned())
     }
 }
 
 fn measure(
-    engines: &Engines,
-    artifact: &[u8],
+    subject: &Subject,
     holdout: &Holdout,
     rule: &Rule,
-    limits: &Limits,
-) -> Result<Measured, Unfit> {
-    let unfit = |text: String| Unfit::Model("HOLDOUT_UNFIT".into(), text);
-    let instance = engines.prepare(artifact.to_vec(), &EngineOptions::default())?;
+    cancelled: &Cancellation,
+) -> Result<Metrics, Unfit> {
+    let limits = Limits::default();
+    let deadline = Instant::now() + TIME;
+    let settings = Settings::parse(subject.settings.as_deref().unwrap_or_default())?;
+    let instance = load(subject, &settings, &limits)?;
     let mapping = holdout.fit(instance.signature()).map_err(unfit)?;
     let output = Output::of(instance.signature(), rule).map_err(unfit)?;
-    let batch = match mapping.batch() {
+    let mut most = match mapping.batch() {
         None => BATCH,
         Some(1) => 1,
         Some(rows) => return Err(unfit(format!("the model takes exactly {rows} rows at a time"))),
     };
-    let run = |inputs: &[Tensor]| -> Result<Vec<Tensor>, Unfit> {
+    let run = |inputs: &[Tensor]| {
         let control = RunControl {
-            deadline: Instant::now() + RUN_TIME,
-            cancelled: None,
+            deadline: deadline.min(Instant::now() + limits.request_time),
+            cancelled: Some(cancelled.clone()),
             output_bytes: limits.tensor_bytes,
         };
-        Ok(instance.run(inputs, &output.positions, &control)?)
+        instance.run(inputs, &output.positions, &control)
     };
     let mut collected = Collected::default();
-    let mut first = 0;
+    let (mut first, mut batch) = (0, 1);
     while first < holdout.len() {
+        if cancelled.is_cancelled() {
+            return Err(Unfit::Later("nobody waits for the comparison any more".into()));
+        }
         let rows = first..(first + batch).min(holdout.len());
-        let truth = &holdout.truth[rows.clone()];
-        first = rows.end;
-        let inputs = holdout.tensors(&mapping, rows).map_err(unfit)?;
-        collected.add(&output, &run(&inputs)?, truth).map_err(unfit)?;
+        let inputs = holdout.tensors(&mapping, rows.clone()).map_err(unfit)?;
+        let started = Instant::now();
+        let ran = run(&inputs);
+        if Instant::now() >= deadline {
+            let text = format!(
+                "{first} of {} rows in {} s, with loading; max_rows in the rule takes fewer",
+                holdout.len(),
+                TIME.as_secs()
+            );
+            return Err(Unfit::Model("SLOW".into(), text));
+        }
+        match ran {
+            Err(error) if batch > 1 && is_of_size(error.code()) => {
+                most = batch / 2;
+                batch = most;
+            }
+            outputs => {
+                collected.add(&output, &outputs?, rows.len()).map_err(unfit)?;
+                first = rows.end;
+                if started.elapsed() < QUICK {
+                    batch = most.min(batch * 2);
+                }
+            }
+        }
     }
+    let (answers, truth) = collected.answers(&output, &holdout.truth)?;
     let mut times: Vec<f64> = Vec::new();
+    let timing = deadline.min(Instant::now() + TIMING);
     for row in 0..holdout.len().min(TIMED) {
+        if row > 0 && (Instant::now() > timing || cancelled.is_cancelled()) {
+            break;
+        }
         let inputs = holdout.tensors(&mapping, row..row + 1).map_err(unfit)?;
         let started = Instant::now();
         run(&inputs)?;
@@ -117,172 +198,42 @@ fn measure(
     }
     times.sort_by(f64::total_cmp);
     let latency_ms = times.get(times.len() / 2).copied().unwrap_or(0.0);
-    let values = figures(&holdout.truth, &collected.answers(&output));
-    Ok(Metrics { values, rows: holdout.len(), latency_ms })
-}
-
-/// Which outputs say what.
-struct Output {
-    /// Those to ask for.
-    positions: Vec<usize>,
-    form: Form,
-    /// The classes of the probabilities' columns.
-    classes: Option<Vec<String>>,
-}
-
-enum Form {
-    /// The first is the class; the second, if asked for, probabilities.
-    Label,
-    /// Probabilities or scores; the largest is the class.
-    Scores,
-    Number,
-}
-
-impl Output {
-    /// Finds the prediction: the rule's output, else an output of integers or texts, else floats.
-    fn of(signature: &Signature, rule: &Rule) -> Result<Self, String> {
-        let outputs = &signature.outputs;
-        let is_float = |dtype| matches!(dtype, Dtype::Fp16 | Dtype::Bf16 | Dtype::Fp32 | Dtype::Fp64);
-        let names = || outputs.iter().map(|output| output.name.as_str()).collect::<Vec<_>>();
-        let chosen = match &rule.output {
-            Some(name) => Some(
-                outputs
-                    .iter()
-                    .position(|output| output.name == *name)
-                    .ok_or_else(|| format!("the model has no output {name:?}; it has {:?}", names()))?,
-            ),
-            None if rule.metric.is_regression() => None,
-            None => outputs.iter().position(|output| !is_float(output.dtype)),
-        };
-        let chosen = match chosen {
-            Some(position) => position,
-            None => outputs
-                .iter()
-                .position(|output| is_float(output.dtype))
-                .ok_or_else(|| format!("none of the outputs {:?} can be a prediction", names()))?,
-        };
-        let classes = |position: usize| outputs[position].labels.clone();
-        if rule.metric.is_regression() {
-            return Ok(Self { positions: vec![chosen], form: Form::Number, classes: None });
-        }
-        if is_float(outputs[chosen].dtype) {
-            return Ok(Self { positions: vec![chosen], form: Form::Scores, classes: classes(chosen) });
-        }
-        let wide = |output: &baton_runner::engine::TensorSpec| {
-            is_float(output.dtype) && output.shape.as_ref().is_none_or(|dims| dims.len() == 2)
-        };
-        let scores = outputs.iter().position(wide);
-        let positions = std::iter::once(chosen).chain(scores).collect();
-        Ok(Self { positions, form: Form::Label, classes: scores.and_then(classes) })
+    if let Some(bound) = settings.request_timeout().filter(|bound| latency_ms > bound.as_secs_f64() * 1e3) {
+        let text = format!(
+            "a row takes {latency_ms:.1} ms, its baton.toml ends requests after {} ms",
+            bound.as_millis()
+        );
+        return Err(Unfit::Model("SLOW".into(), text));
     }
+    Ok(Metrics::of(&truth, &answers, latency_ms))
 }
 
-/// Answers of all batches so far.
-#[derive(Default)]
-struct Collected {
-    labels: Vec<String>,
-    right: Vec<f64>,
-    numbers: Vec<f64>,
+/// In a worker, whatever its settings say: a model that crashes is to be refused, not to take this function along.
+fn load(subject: &Subject, settings: &Settings, limits: &Limits) -> Result<Box<dyn Instance>, Unfit> {
+    // ONNX Runtime is loaded once a process.
+    static ENGINES: OnceLock<Engines> = OnceLock::new();
+    let engines = ENGINES.get_or_init(|| Engines::for_server(None, false, limits));
+    let execution = settings.execution.unwrap_or(match EngineKind::of(&subject.artifact) {
+        EngineKind::Native => Execution::Isolated,
+        EngineKind::Onnx => Execution::InProcess,
+    });
+    let memory_mb = if execution == Execution::Isolated { settings.workers.memory_mb } else { NO_LIMIT };
+    let workers = WorkerSettings { count: 1, memory_mb, ..settings.workers.clone() };
+    let options = EngineOptions {
+        intra_threads: settings.onnx.intra_threads,
+        load_time: limits.prepare_time.min(TIME),
+        run_time: limits.request_time,
+        execution: Some(Execution::Isolated),
+        workers,
+        ..EngineOptions::default()
+    };
+    engines.prepare(subject.artifact.to_vec(), &options).map_err(|error| match error.code() {
+        Code::OnnxUnavailable | Code::WorkerLost | Code::Internal => Unfit::Later(error.text().to_owned()),
+        _ => error.into(),
+    })
 }
 
-impl Collected {
-    fn add(&mut self, output: &Output, tensors: &[Tensor], truth: &[String]) -> Result<(), String> {
-        let rows = truth.len();
-        let cells = |tensor: &Tensor| -> Result<Vec<String>, String> {
-            let cells = cells(tensor)?;
-            if cells.len() % rows != 0 || cells.len() < rows {
-                return Err(format!("{rows} rows gave {} values", cells.len()));
-            }
-            Ok(cells)
-        };
-        let numbers = |cells: Vec<String>| -> Vec<f64> {
-            cells.iter().map(|cell| cell.trim_matches('"').parse().unwrap_or(f64::NAN)).collect()
-        };
-        let Some(first) = tensors.first() else { return Err("the model gave no output".into()) };
-        match output.form {
-            Form::Number => {
-                let values = numbers(cells(first)?);
-                if values.len() != rows {
-                    return Err(format!("{rows} rows gave {} numbers, not one each", values.len()));
-                }
-                self.numbers.extend(values);
-            }
-            Form::Label => {
-                let labels = cells(first)?;
-                if labels.len() != rows {
-                    return Err(format!("{rows} rows gave {} labels, not one each", labels.len()));
-                }
-                self.labels.extend(labels.iter().map(|label| canonical(label)));
-                if let Some(scores) = tensors.get(1) {
-                    let scores = numbers(cells(scores)?);
-                    self.add_right(output, &scores, truth);
-                }
-            }
-            Form::Scores => {
-                let scores = numbers(cells(first)?);
-                let width = scores.len() / rows;
-                for row in scores.chunks(width) {
-                    let best = if width == 1 {
-                        usize::from(row[0] > 0.5)
-                    } else {
-                        row.iter()
-                            .enumerate()
-                            .fold(0, |best, (at, value)| if *value > row[best] { at } else { best })
-                    };
-                    self.labels.push(class(output, best));
-                }
-                self.add_right(output, &scores, truth);
-            }
-        }
-        Ok(())
-    }
-
-    /// The probability of the right class, for rows whose classes are known and whose values are probabilities.
-    fn add_right(&mut self, output: &Output, scores: &[f64], truth: &[String]) {
-        let width = scores.len() / truth.len();
-        if width < 2 {
-            return;
-        }
-        for (row, truth) in scores.chunks(width).zip(truth) {
-            let is_distribution = row.iter().all(|value| (0.0..=1.0).contains(value))
-                && (row.iter().sum::<f64>() - 1.0).abs() < 1e-3;
-            let at = (0..width).find(|at| class(output, *at) == *truth);
-            if let (true, Some(at)) = (is_distribution, at) {
-                self.right.push(row[at]);
-            }
-        }
-    }
-
-    fn answers(self, output: &Output) -> Answers {
-        match output.form {
-            Form::Number => Answers::Numbers(self.numbers),
-            Form::Label | Form::Scores => {
-                // Some rows without: the mean would be of others than the accuracy's.
-                let right = (self.right.len() == self.labels.len()).then_some(self.right);
-                Answers::Classes { labels: self.labels, right }
-            }
-        }
-    }
-}
-
-/// The class of a column: as the model names it, else its number from 0.
-fn class(output: &Output, column: usize) -> String {
-    match output.classes.as_ref().and_then(|classes| classes.get(column)) {
-        Some(name) => canonical(name),
-        None => column.to_string(),
-    }
-}
-
-/// The elements as text, in row-major order.
-fn cells(tensor: &Tensor) -> Result<Vec<String>, String> {
-    if let Elements::Text(elements) = tensor.elements() {
-        return Ok(elements.iter().map(|element| String::from_utf8_lossy(element).into_owned()).collect());
-    }
-    let mut text = Vec::new();
-    baton_runner::tensor::json::write(tensor, &mut text).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&text);
-    let values: Vec<serde_json::Value> =
-        serde_json::from_str(&baton_runner::tensor::json::quote_non_finite(&text))
-            .map_err(|error| format!("an output is no list of values: {error}"))?;
-    Ok(values.iter().map(ToString::to_string).collect())
+/// May fewer rows at a time be answered?
+fn is_of_size(code: Code) -> bool {
+    matches!(code, Code::Deadline | Code::OutputTooLarge | Code::BodyTooLarge | Code::ModelMemory)
 }

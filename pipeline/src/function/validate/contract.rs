@@ -65,7 +65,7 @@ impl RowContract {
                 return findings;
             }
         };
-        findings.extend(unfit_rows(&reader, &columns, table));
+        findings.extend(unfit_rows(&reader, &columns, table, policy));
         findings
     }
 
@@ -74,7 +74,9 @@ impl RowContract {
     }
 }
 
-fn unfit_rows(reader: &RecordReader, columns: &[&Column], table: &Table) -> Option<Finding> {
+fn unfit_rows(reader: &RecordReader, columns: &[&Column], table: &Table, policy: &Policy) -> Option<Finding> {
+    // The reader quotes cells, and does not say of which column.
+    let is_private = columns.iter().any(|column| policy.is_masked(&column.name));
     let (mut rows, mut count, mut first) = (Vec::new(), 0_u64, String::new());
     let mut bytes = Vec::new();
     for row in (0..table.rows()).filter(|row| !columns.iter().any(|column| column.is_null(*row))) {
@@ -82,7 +84,8 @@ fn unfit_rows(reader: &RecordReader, columns: &[&Column], table: &Table) -> Opti
         bytes.clear();
         if let Err(error) = reader.read(&record, &mut bytes) {
             if count == 0 {
-                first = format!("row {} (line {}): {}", row + 1, table.line(row), error.text);
+                let what = if is_private { "it does not fit the contract" } else { &error.text };
+                first = format!("row {} (line {}): {what}", row + 1, table.line(row));
             }
             if rows.len() < MOST_ROWS {
                 rows.push(row as u64 + 1);

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_data::{Checked, Contract, Forest, Input, Outside, Policy, Previous, Report, Table, Training};
+use baton_data::{
+    Checked, Contract, Forest, Input, Kind, Outside, Policy, Previous, Report, Table, Training,
+};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -148,7 +150,8 @@ impl Surroundings {
             Served::Absent(why) => Contract::Absent(why),
             Served::Source(_) => Contract::Check(&check),
         };
-        let forest = self.forest.clone().map(OnnxForest::load);
+        let trained_on = self.training.as_ref().and_then(|report| numbers_of(report, policy));
+        let forest = self.forest.clone().map(|forest| OnnxForest::load(forest, trained_on));
         let refused = match &forest {
             Some(Err(text)) => Some(Unusable(text.clone())),
             _ => None,
@@ -167,6 +170,14 @@ impl Surroundings {
         let training = self.training.as_ref().map(|report| Training { report });
         Ok(baton_data::check(input, policy, &Outside { previous, training, contract, forest }))
     }
+}
+
+/// The columns of numbers that a trainer gets of the data of this report, in their order.
+fn numbers_of(report: &Report, policy: &Policy) -> Option<Vec<String>> {
+    let apart = |name: &String| [&policy.label, &policy.key].contains(&&Some(name.clone()));
+    let columns = report.profile.as_ref()?.columns.iter();
+    let numbers = columns.filter(|column| matches!(column.kind, Kind::Number | Kind::Integer));
+    Some(numbers.map(|column| column.name.clone()).filter(|name| !apart(name)).collect())
 }
 
 /// A forest that could not be loaded: the report says why, and the data is judged by one of its own.

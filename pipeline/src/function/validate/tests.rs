@@ -78,6 +78,15 @@ async fn an_accepted_version_is_split_logged_and_answered() {
 }
 
 #[tokio::test]
+async fn the_trainer_is_told_what_is_a_feature() {
+    let world = World::new("label = \"y\"\nkey = \"x\"\nfeatures = [\"z\"]");
+    let data = world.check("1", &table(0..200)).await.object();
+    assert_eq!((&data["key"], &data["features"]), (&json!("x"), &json!(["z"])));
+    let data = World::new(POLICY).check("1", &table(0..200)).await.object();
+    assert_eq!((&data["key"], &data["features"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
 async fn a_repeat_answers_the_same_event_and_keeps_nothing_twice() {
     let world = World::new(POLICY);
     let first = world.check("1", &table(0..200)).await;
@@ -89,6 +98,20 @@ async fn a_repeat_answers_the_same_event_and_keeps_nothing_twice() {
     assert_eq!(world.versions().await, 2);
     let bad = world.check("5", "x,x\n1,2\n").await;
     assert_eq!(world.check("6", "x,x\n1,2\n").await, bad, "rejections too");
+}
+
+#[tokio::test]
+async fn older_data_can_be_made_the_newest_again() {
+    let world = World::new(POLICY);
+    let first = world.check("1", &table(0..200)).await;
+    world.check("2", &table(0..260)).await;
+    let digest = world.put(&table(0..200)).await;
+    let data = json!({ "dataset": "d", "digest": digest, "file": "d.csv", "again": true });
+    let again = world.send("3", data.clone()).await.expect("an answer");
+    assert_ne!(again.id, first.id, "another event, so that what follows goes on");
+    assert_eq!(again.object()["training"], first.object()["training"]);
+    assert_eq!(world.send("3", data).await.expect("an answer").id, again.id, "a redelivery");
+    assert_eq!(world.versions().await, 3);
 }
 
 #[tokio::test]
@@ -218,6 +241,12 @@ async fn rows_must_fit_the_contract() {
         let answer = World::new(&policy(rest)).check("1", text).await;
         let found = (answer.short_kind() == Some("dataset.rejected")).then(|| codes(&answer).join(","));
         assert_eq!(found.as_deref(), code, "{text:?} {rest}");
+    }
+    let text = "x,z,y\n1e301,2,a\n2.5,3,b\n";
+    for (mask, is_quoted) in [("", true), ("mask.columns.x = \"remove\"\n", false)] {
+        let answer = World::new(&policy(mask)).check("1", text).await;
+        let reasons = answer.object()["reasons"].to_string();
+        assert_eq!(reasons.contains("1e301"), is_quoted, "{reasons}");
     }
     let broken = World::new("contract = 'nonsense'");
     let digest = broken.put("x\n1\n").await;

@@ -25,7 +25,7 @@ spec:
 apiVersion: serving.knative.dev/v1
 kind: Service
 metadata: {{name: {function}}}
-spec: {{template: {{spec: {{containers: [{{args: [fn, {function}]}}]}}}}}}
+spec: {{template: {{spec: {{containers: [{{image: baton, args: [fn, {function}]}}]}}}}}}
 "
         ));
     }

@@ -141,7 +141,7 @@ spec: {broker: default, subscriber: {ref: {apiVersion: serving.knative.dev/v1, k
 apiVersion: sinks.knative.dev/v1alpha1
 kind: JobSink
 metadata: {name: j}
-spec: {job: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: j, args: [fn, history]}]}}}}}
+spec: {job: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: j, image: baton, args: [fn, history]}]}}}}}
 ";
     let found = read_text(text).unwrap_or_else(|errors| panic!("{errors}"));
     let Pipeline { broker, triggers, services, jobs, .. } = found.pipeline;
@@ -214,6 +214,61 @@ fn another_code_or_setting_is_another_revision_and_another_secret_is_not() {
     assert_ne!(with, without);
     fs::write(folder.path().join("set.yaml"), format!("# remark\n{SMALL}")).unwrap();
     assert_eq!(with, read(), "manifests are no code");
+}
+
+#[test]
+fn what_differs_from_a_cluster_is_noted() {
+    let noted = |from: &str, to: &str, part: &str| {
+        assert!(SMALL.contains(from), "{from}");
+        let found = read_text(&SMALL.replacen(from, to, 1)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(found.notes.iter().any(|note| note.contains(part)), "{part}: {:?}", found.notes);
+    };
+    noted(
+        "backoffDelay: PT2S",
+        "backoffDelay: PT2M",
+        "pauses grow to 360 s in a cluster; here none is longer than 300 s",
+    );
+    noted("A: one", "A: one", "Service/web: Knative refuses nodeSelector, tolerations");
+    noted("drop: [ALL]", "add: [NET_RAW]", "nodeSelector, tolerations, capabilities.add");
+    noted("A: one", "A: one", "limits.cpu is kept by a cluster");
+}
+
+#[test]
+fn what_a_tool_prints_with_nothing_in_it_is_read() {
+    let text = format!("\u{feff}{SMALL}status: {{}}\n")
+        .replace("{name: robot, namespace: ns}", "{name: robot, namespace: ns, creationTimestamp: null}")
+        .replace("        metadata: {annotations", "        metadata: {creationTimestamp: null, annotations");
+    read_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn folders_that_are_written_while_it_runs_are_no_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, state) = (folder.path().to_owned(), folder.path().join("state"));
+    fs::write(root.join("set.yaml"), SMALL).unwrap();
+    fs::create_dir(&state).unwrap();
+    let revision = || {
+        let secret = |_: &str| Some("secret-1".to_owned());
+        let found = inspected(
+            std::slice::from_ref(&root),
+            std::slice::from_ref(&state),
+            &secret,
+            MissingSecret::Refused,
+        );
+        web(&found.unwrap().pipeline).run.revision.clone()
+    };
+    let before = revision();
+    fs::write(state.join("ledger.db"), "1").unwrap();
+    assert_eq!(before, revision());
+}
+
+#[test]
+fn a_kustomization_puts_all_into_one_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    let mixed = SMALL.replace("{name: robot, namespace: ns}", "{name: robot}");
+    fs::write(folder.path().join("set.yaml"), mixed).unwrap();
+    fs::write(folder.path().join("kustomization.yaml"), "resources: [set.yaml]\nnamespace: ns\n").unwrap();
+    read_paths(&[folder.path().to_owned()]).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn triggers_and_filters() {
         ),
         (
             "{ref: {apiVersion: sinks.knative.dev/v1alpha1, kind: JobSink, name: work}}",
-            "{uri: \"http://work.ns.svc.cluster.local\"}",
+            "{uri: \"http://work.ns.svc.cluster.local./\"}",
             "spec.subscriber.uri",
             "use ref",
         ),
@@ -272,6 +272,18 @@ fn services() {
         ),
         (
             "python3 -m web --level '$(A) $(B)' $$(A)",
+            "web --token $(HIDDEN)",
+            "spec.template.metadata.annotations[\"baton.dev/local-command\"]",
+            "secret on the command line",
+        ),
+        (
+            "python3 -m web --level '$(A) $(B)' $$(A)",
+            "web --token $(MADE)",
+            "spec.template.metadata.annotations[\"baton.dev/local-command\"]",
+            "secret on the command line",
+        ),
+        (
+            "python3 -m web --level '$(A) $(B)' $$(A)",
             "web $(PORT)",
             "spec.template.metadata.annotations[\"baton.dev/local-command\"]",
             "known only when an instance starts",
@@ -338,6 +350,12 @@ fn services() {
         ),
         (
             "memory: 256Mi",
+            "memory: 63Mi",
+            "spec.template.spec.containers[0].resources.requests.memory",
+            "more than the limit",
+        ),
+        (
+            "memory: 256Mi",
             "memory: 256m",
             "spec.template.spec.containers[0].resources.limits.memory",
             "thousandths of a byte",
@@ -370,7 +388,7 @@ fn services() {
             "imagePullPolicy: Always",
             "imagePulPolicy: Always",
             "spec.template.spec.containers[0].imagePulPolicy",
-            "known here: image, imagePullPolicy",
+            "known here: imagePullPolicy, securityContext",
         ),
         (
             "{runAsNonRoot: true, ",
@@ -412,6 +430,158 @@ fn services() {
     ]);
 }
 
+/// What Knative's webhook or the API server would refuse.
+#[test]
+fn what_a_cluster_refuses() {
+    let container = "spec.template.spec.containers[0]";
+    let at = |rest: &str| format!("{container}.{rest}");
+    let volumes = "volumes: [{name: scratch, emptyDir: {}}]";
+    let mounts = "volumeMounts: [{name: scratch, mountPath: /tmp}]";
+    let annotated =
+        |annotation: &str| format!("metadata: {{name: web, namespace: ns, annotations: {{{annotation}}}}}");
+    check(&[
+        ("          image: example/web\n", "", container, "image is missing"),
+        ("image: example/web", "image: \"Foo Bar:::\"", &at("image"), "is no image"),
+        ("- name: web\n", "- name: queue-proxy\n", &at("name"), "its own container"),
+        ("containerPort: 9000", "containerPort: 8012", &at("ports[0].containerPort"), "a port of Knative's"),
+        (
+            "imagePullPolicy: Always",
+            "imagePullPolicy: Sometimes",
+            &at("imagePullPolicy"),
+            "none of \"Always\"",
+        ),
+        (
+            "imagePullPolicy: Always",
+            "terminationMessagePolicy: Foo",
+            &at("terminationMessagePolicy"),
+            "none of \"File\"",
+        ),
+        (
+            "window: 30s",
+            "window: 6500ms",
+            "spec.template.metadata.annotations[\"autoscaling.knative.dev/window\"]",
+            "whole number of seconds",
+        ),
+        (
+            "metadata: {name: web, namespace: ns}",
+            &annotated("serving.knative.dev/rollout-duration: banana"),
+            "metadata.annotations[\"serving.knative.dev/rollout-duration\"]",
+            "is no duration",
+        ),
+        (
+            "metadata: {name: web, namespace: ns}",
+            &annotated("\"bad key!\": x"),
+            "metadata.annotations[\"bad key!\"]",
+            "is no key",
+        ),
+        (
+            "labels: {app: web}",
+            "labels: {app: \"no label!\"}",
+            "spec.template.metadata.labels.app",
+            "value of a label",
+        ),
+        (
+            "labels: {app: web}",
+            "labels: {networking.knative.dev/visibility: everywhere}",
+            "spec.template.metadata.labels[\"networking.knative.dev/visibility\"]",
+            "cluster-local is",
+        ),
+        (
+            "periodSeconds: 5",
+            "failureThreshold: 3",
+            &at("readinessProbe.failureThreshold"),
+            "without periodSeconds",
+        ),
+        (
+            "{runAsNonRoot: true, ",
+            "{runAsUser: 4294967295, ",
+            &at("securityContext.runAsUser"),
+            "is not from 0",
+        ),
+        (
+            "{runAsNonRoot: true, ",
+            "{seccompProfile: {type: Foo}, ",
+            &at("securityContext.seccompProfile.type"),
+            "none of \"RuntimeDefault\"",
+        ),
+        ("cpu: 100m", "storage: 1Gi", &at("resources.requests.storage"), "is no resource"),
+        (mounts, "volumeMounts: []", "spec.template.spec.volumes[0]", "is not mounted"),
+        (
+            mounts,
+            "volumeMounts: [{name: scratch, mountPath: /tmp}, {name: scratch, mountPath: /tmp}]",
+            &at("volumeMounts[1]"),
+            "second mount",
+        ),
+        (
+            volumes,
+            "volumes: [{name: scratch, emptyDir: {}}, {name: scratch, emptyDir: {}}]",
+            "spec.template.spec.volumes[1]",
+            "name of another",
+        ),
+        (
+            volumes,
+            "volumes: [{name: scratch, emptyDir: {medium: Disk, sizeLimit: 1Gi}}]",
+            "spec.template.spec.volumes[0].emptyDir.medium",
+            "none of \"\", \"Memory\"",
+        ),
+        (
+            volumes,
+            "volumes: [{name: scratch, emptyDir: {sizeLimit: lots}}]",
+            "spec.template.spec.volumes[0].emptyDir.sizeLimit",
+            "is no quantity",
+        ),
+        (
+            "operator: Exists",
+            "operator: Perhaps",
+            "spec.template.spec.tolerations[0].operator",
+            "none of \"Exists\"",
+        ),
+        (
+            "nodeSelector: {disk: fast}",
+            "automountServiceAccountToken: true",
+            "spec.template.spec.automountServiceAccountToken",
+            "false is accepted",
+        ),
+        (
+            "nodeSelector: {disk: fast}",
+            "serviceAccountName: \"Not Valid\"",
+            "spec.template.spec.serviceAccountName",
+            "is no name",
+        ),
+        ("metadata: {name: robot, namespace: ns}", "metadata: {name: robot}", "", "has no namespace"),
+        (
+            "metadata: {name: robot, namespace: ns}",
+            "metadata: {name: robot, namespace: other}",
+            "metadata.namespace",
+            "one namespace",
+        ),
+    ]);
+    let renamed = SMALL.replace("name: web", "name: 1web");
+    expect(&read_text(&renamed).unwrap_err(), "metadata.name", "wants a letter", "1web");
+}
+
+#[test]
+fn only_the_functions_of_baton_are_built_in() {
+    let local = "        baton.dev/local-command: python3 -m web --level '$(A) $(B)' $$(A)\n";
+    let image = "image: example/web\n";
+    let without = SMALL.replace(local, "");
+    for (words, field, said) in [
+        ("args: [fn, validat]", ".args[1]", "one name of validate, mask"),
+        ("args: [fn, validate, --bogus]", ".args[1]", "settings of a function are variables"),
+        ("args: [fn]", "", "one name of"),
+        ("command: [fn, validate]", "", "images are not run here"),
+        ("command: [sh, -c]\n          args: [fn, validate]", "", "images are not run here"),
+    ] {
+        let text = without.replace(image, &format!("{image}          {words}\n"));
+        let field = format!("spec.template.spec.containers[0]{field}");
+        expect(&read_text(&text).unwrap_err(), &field, said, words);
+    }
+    for words in ["args: [fn, validate]", "command: [/usr/local/bin/baton]\n          args: [fn, validate]"] {
+        let text = without.replace(image, &format!("{image}          {words}\n"));
+        read_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    }
+}
+
 #[test]
 fn variables() {
     let env = "spec.template.spec.containers[0].env";
@@ -426,6 +596,7 @@ fn variables() {
         (literal, "{name: X, value: off}", &at(0, ".value"), "write \"off\""),
         (literal, "{name: X, value: \"\\0\"}", &at(0, ".name"), "zero byte"),
         (literal, "{name: PORT, value: \"1\"}", &at(0, ".name"), "set by Knative"),
+        (literal, "{name: K_CE_OVERRIDES, value: \"1\"}", &at(0, ".name"), "set by Knative"),
         (literal, "{name: OPEN, value: \"1\"}", &at(1, ".name"), "is there twice"),
         (literal, "{name: X, value: $(K_SINK)}", &at(0, ".value"), "known only when an instance starts"),
         (
@@ -550,7 +721,7 @@ fn jobs_and_timers() {
             "{name: K_SINK, value: \"http://cluster\"}",
             "{name: K_EVENT_PATH, value: /x}",
             "spec.job.spec.template.spec.containers[0].env[0].name",
-            "set by the JobSink",
+            "set by Knative",
         ),
         (
             "containers: [{name: work, image",
@@ -560,7 +731,9 @@ fn jobs_and_timers() {
         ),
         ("schedule: \"*/5 * * * *\"", "schedule: \"@daily\"", "spec.schedule", "five fields"),
         ("schedule: \"*/5 * * * *\"", "schedule: \"0 0 0 * * *\"", "spec.schedule", "five fields"),
-        ("schedule: \"*/5 * * * *\"", "schedule: \"99 * * * *\"", "spec.schedule", "is no schedule"),
+        ("schedule: \"*/5 * * * *\"", "schedule: \"99 * * * *\"", "spec.schedule", "is no minute"),
+        ("schedule: \"*/5 * * * *\"", "schedule: \"0 0 31 2 *\"", "spec.schedule", "never comes"),
+        ("timezone: Europe/Berlin", "timezone: Mars/Olympus", "spec.timezone", "IANA"),
         ("timezone: Europe/Berlin", "timezone: ../etc/passwd", "spec.timezone", "IANA"),
         ("'{\"a\": 1}'", "'{\"a\": '", "spec.data", "is no JSON"),
         ("contentType: application/json", "contentType: json", "spec.contentType", "is no content type"),
@@ -592,7 +765,12 @@ fn objects_and_yaml() {
             "",
             "apiVersion and kind are missing",
         ),
-        ("kind: ServiceAccount\n", "kind: ServiceAccount\nstatus: {}\n", "status", "nothing is ignored"),
+        (
+            "kind: ServiceAccount\n",
+            "kind: ServiceAccount\nstatus: {a: 1}\n",
+            "status",
+            "written by the cluster",
+        ),
         (
             "metadata: {name: robot, namespace: ns}",
             "metadata: {name: robot, name: robot}",

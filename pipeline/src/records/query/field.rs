@@ -11,6 +11,9 @@ pub(super) enum Values {
     Plain,
     /// An RFC 3339 time.
     Time,
+    Flag,
+    /// Is looked into, not compared.
+    List,
     /// Nothing to compare: a name for several fields.
     Group,
 }
@@ -22,7 +25,7 @@ pub(super) struct Field {
     pub(super) slots: Vec<Slot>,
 }
 
-use Values::{Group, Plain, Time};
+use Values::{Flag, Group, List, Plain, Time};
 
 /// Name in a query, path in a document if it is another.
 const FIELDS: &[(&str, Option<&str>, Values)] = &[
@@ -34,9 +37,9 @@ const FIELDS: &[(&str, Option<&str>, Values)] = &[
     ("digest", None, Plain),
     ("previous_digest", None, Plain),
     ("verdict", None, Plain),
-    ("reasons", None, Plain),
+    ("reasons", None, List),
     ("rule", None, Plain),
-    ("reused", None, Plain),
+    ("reused", None, Flag),
     ("who", None, Plain),
     ("events", None, Plain),
     ("started", None, Time),
@@ -81,10 +84,29 @@ const FIELDS: &[(&str, Option<&str>, Values)] = &[
     ("cost.wall_s", None, Plain),
     ("cost.max_rss_mb", None, Plain),
     ("cost.stages", None, Group),
+    ("cost.stages.validate", None, Group),
+    ("cost.stages.validate.cpu_s", None, Plain),
+    ("cost.stages.validate.wall_s", None, Plain),
+    ("cost.stages.validate.max_rss_mb", None, Plain),
+    ("cost.stages.train", None, Group),
+    ("cost.stages.train.cpu_s", None, Plain),
+    ("cost.stages.train.wall_s", None, Plain),
+    ("cost.stages.train.max_rss_mb", None, Plain),
+    ("cost.stages.evaluate", None, Group),
+    ("cost.stages.evaluate.cpu_s", None, Plain),
+    ("cost.stages.evaluate.wall_s", None, Plain),
+    ("cost.stages.evaluate.max_rss_mb", None, Plain),
+    ("cost.stages.deploy", None, Group),
+    ("cost.stages.deploy.cpu_s", None, Plain),
+    ("cost.stages.deploy.wall_s", None, Plain),
+    ("cost.stages.deploy.max_rss_mb", None, Plain),
     ("cpu_s", Some("cost.cpu_s"), Plain),
     ("wall_s", Some("cost.wall_s"), Plain),
     ("max_rss_mb", Some("cost.max_rss_mb"), Plain),
     ("rolledback", None, Group),
+    ("rolledback.version", None, Plain),
+    ("rolledback.generation", None, Plain),
+    ("rolledback.digest", None, Plain),
     ("parameters", None, Group),
     ("metrics", None, Group),
     ("candidate", None, Group),
@@ -92,94 +114,103 @@ const FIELDS: &[(&str, Option<&str>, Values)] = &[
 ];
 
 /// Groups whose fields runs name themselves.
-const OPEN: &[&str] = &[
-    "parameters",
-    "metrics",
-    "candidate",
-    "active",
-    "environment.packages",
-    "cost.stages",
-    "rolledback",
-    "rule",
-];
+const OPEN: &[&str] = &["parameters", "metrics", "candidate", "active", "environment.packages", "rule"];
 
-/// The metrics that runs have, for suggestions.
-#[derive(Debug, Clone, Default)]
-pub struct Names {
-    metrics: Vec<String>,
+/// Metrics that are looked through for a suggestion; beyond this a list is no help.
+const LOOKED_AT: usize = 10_000;
+
+/// The names that runs have given, to tell a slip from a name. Without records every name is taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    records: Option<&'a Connection>,
 }
 
-impl Names {
+impl<'a> Names<'a> {
     /// Of these records.
-    ///
-    /// # Errors
-    /// SQLite's own.
-    pub fn known(connection: &Connection) -> rusqlite::Result<Self> {
-        // Beyond this a list is no help.
-        let mut names = connection.prepare_cached("SELECT name FROM metric LIMIT 10000")?;
-        let metrics = names.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        Ok(Self { metrics })
+    pub fn of(records: &'a Connection) -> Self {
+        Self { records: Some(records) }
     }
 
     /// The field with this name, its parts as they were written between dots. `Err` says why there is none.
     ///
     /// A name that is no field's is a metric's: the candidate's on the holdout, which the pipeline measured in the same way for
     /// every run; where there is none, the trainer's own.
-    pub(super) fn field(&self, parts: &[String], wanted: &mut Wanted) -> Result<Field, String> {
+    pub(super) fn field(self, parts: &[String], wanted: &mut Wanted) -> Result<Field, String> {
         let name = parts.join(".");
         if let Some((name, path, values)) = FIELDS.iter().find(|(known, _, _)| *known == name) {
             let path: Vec<&str> = path.unwrap_or(name).split('.').collect();
             return Ok(Field { values: *values, slots: vec![wanted.slot(&path)] });
         }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        if let [metric] = parts[..] {
-            self.unlikely(metric, metric.to_owned(), FIELDS.iter().map(|(name, _, _)| *name))?;
-            let slots = vec![wanted.slot(&["candidate", metric]), wanted.slot(&["metrics", metric])];
-            return Ok(Field { values: Plain, slots });
-        }
         let open = OPEN.iter().find(|open| name.starts_with(*open) && name[open.len()..].starts_with('.'));
         if let Some(open) = open {
             let own = &name[open.len() + 1..];
+            // Names have dots too (`val.auc`, `ruamel.yaml`), and metrics have nothing but names.
+            let mut flat: Vec<&str> = open.split('.').collect();
+            flat.push(own);
+            let flat = wanted.slot(&flat);
             if ["metrics", "candidate", "active"].contains(open) {
-                self.unlikely(own, name.clone(), std::iter::empty())?;
+                self.unlikely(own, &name, std::iter::empty())?;
+                return Ok(Field { values: Plain, slots: vec![flat] });
             }
-            return Ok(Field { values: Plain, slots: vec![wanted.slot(&parts)] });
+            let nested: Vec<&str> = parts.iter().map(String::as_str).collect();
+            return Ok(Field { values: Plain, slots: vec![wanted.slot(&nested), flat] });
         }
-        let near = FIELDS.iter().map(|(name, _, _)| *name).min_by_key(|known| distance(&name, known));
-        Err(match near.filter(|near| distance(&name, near) <= 1 + name.len() / 6) {
-            Some(near) => format!("there is no field {name}; did you mean {near}?"),
-            None => {
-                let group = format!("{}.", parts[0]);
-                let fields = FIELDS.iter().map(|(name, _, _)| *name).filter(|name| name.starts_with(&group));
-                let fields: Vec<&str> = fields.collect();
-                match fields[..] {
-                    [] => format!(
-                        "there is no field {name}; parameters.NAME and metrics.NAME ask for what a run names itself"
-                    ),
-                    _ => format!("there is no field {name}; there are {}", fields.join(", ")),
-                }
-            }
-        })
+        if parts.len() > 1 && !self.may_have(&name) {
+            return Err(no_field(&name));
+        }
+        self.unlikely(&name, &name, FIELDS.iter().map(|(name, _, _)| *name))?;
+        let slots = vec![wanted.slot(&["candidate", &name]), wanted.slot(&["metrics", &name])];
+        Ok(Field { values: Plain, slots })
+    }
+
+    /// Has any run this metric?
+    fn may_have(self, metric: &str) -> bool {
+        let Some(records) = self.records else { return true };
+        // What cannot be read is said by the search itself.
+        let found = records.prepare_cached("SELECT 1 FROM metric WHERE name = ?1");
+        found.and_then(|mut found| found.exists([metric])).unwrap_or(true)
     }
 
     /// A metric that no run has, but whose name is almost that of one, or of a field, is a slip: an empty answer would hide it.
-    fn unlikely<'a>(
-        &'a self,
+    fn unlikely(
+        self,
         metric: &str,
-        written: String,
-        fields: impl Iterator<Item = &'a str>,
+        written: &str,
+        fields: impl Iterator<Item = &'static str>,
     ) -> Result<(), String> {
-        if metric.chars().count() < 4 || self.metrics.iter().any(|known| known == metric) {
-            return Ok(());
-        }
+        let Some(records) = self.records.filter(|_| !self.may_have(metric)) else { return Ok(()) };
+        let metrics = || -> rusqlite::Result<Vec<String>> {
+            let mut names = records.prepare_cached("SELECT name FROM metric LIMIT ?1")?;
+            names.query_map([LOOKED_AT as i64], |row| row.get(0))?.collect()
+        };
+        let lower = metric.to_lowercase();
+        let far = if metric.chars().count() < 4 { 0 } else { 1 + metric.len() / 8 };
         let near = fields
-            .chain(self.metrics.iter().map(String::as_str))
-            .min_by_key(|known| distance(metric, known))
-            .filter(|known| distance(metric, known) <= 1 + metric.len() / 8);
+            .map(str::to_owned)
+            .chain(metrics().unwrap_or_default())
+            .map(|known| (distance(&lower, &known.to_lowercase()), known))
+            .min()
+            .filter(|(distance, _)| *distance <= far);
         match near {
-            Some(near) => Err(format!("no run has {written}; did you mean {near}?")),
+            Some((_, near)) => Err(format!("no run has {written}; did you mean {near}?")),
             None => Ok(()),
         }
+    }
+}
+
+fn no_field(name: &str) -> String {
+    let fields = || FIELDS.iter().map(|(name, _, _)| *name);
+    let near = fields().min_by_key(|known| distance(name, known));
+    if let Some(near) = near.filter(|near| distance(name, near) <= 1 + name.len() / 6) {
+        return format!("there is no field {name}; did you mean {near}?");
+    }
+    let group = format!("{}.", name.split('.').next().unwrap_or_default());
+    let fields: Vec<&str> = fields().filter(|name| name.starts_with(&group)).collect();
+    match fields[..] {
+        [] => format!(
+            "there is no field {name}; parameters.NAME and metrics.NAME ask for what a run names itself"
+        ),
+        _ => format!("there is no field {name}; there are {}", fields.join(", ")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::field::{Field, Values};
+use super::number::Number;
 use crate::records::view;
 
 /// A checked condition.
@@ -32,7 +33,7 @@ pub(super) enum Operator {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
-    Number(f64),
+    Number(Number),
     Text(String),
     Bool(bool),
     /// Microseconds since 1970, the first and the last: a day is all of its moments.
@@ -77,10 +78,10 @@ pub(super) fn value<'a>(field: &Field, values: &'a [Option<Value>]) -> Option<&'
 /// Text that is written like a number is compared with numbers as one (a version "3", a parameter "0.1").
 fn compare(value: &Value, literal: &Literal) -> Option<Ordering> {
     match (literal, value) {
-        (Literal::Number(number), value) => as_number(value)?.partial_cmp(number),
+        (Literal::Number(number), value) => Some(Number::of(value)?.compare(*number)),
         (Literal::Text(text), Value::String(value)) => Some(value.as_str().cmp(text)),
-        (Literal::Text(text), Value::Number(value)) => {
-            value.as_f64()?.partial_cmp(&text.trim().parse().ok()?)
+        (Literal::Text(text), Value::Number(_)) => {
+            Some(Number::of(value)?.compare(Number::parse(text.trim())?))
         }
         (Literal::Bool(flag), Value::Bool(value)) => Some(value.cmp(flag)),
         (Literal::Time(first, last), Value::String(value)) => {
@@ -93,14 +94,6 @@ fn compare(value: &Value, literal: &Literal) -> Option<Ordering> {
                 Ordering::Equal
             })
         }
-        _ => None,
-    }
-}
-
-fn as_number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
         _ => None,
     }
 }
@@ -119,14 +112,14 @@ fn contains(value: &Value, text: &str) -> bool {
 /// What runs are sorted by: numbers and times before texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Key {
-    Number(f64),
+    Number(Number),
     Text(String),
 }
 
 impl Key {
     pub(super) fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Key::Number(left), Key::Number(right)) => left.total_cmp(right),
+            (Key::Number(left), Key::Number(right)) => left.compare(*right),
             (Key::Text(left), Key::Text(right)) => left.cmp(right),
             (Key::Number(_), Key::Text(_)) => Ordering::Less,
             (Key::Text(_), Key::Number(_)) => Ordering::Greater,
@@ -137,14 +130,14 @@ impl Key {
 /// `None` for what has no order: absent, lists, groups.
 pub(super) fn key(field: &Field, values: &[Option<Value>]) -> Option<Key> {
     match value(field, values)? {
-        // Microseconds of this age are exact in a double.
-        Value::String(text) if field.values == Values::Time => Some(Key::Number(view::time(text)? as f64)),
-        Value::String(text) => Some(match as_number(&Value::String(text.clone())) {
+        Value::String(text) if field.values == Values::Time => {
+            Some(Key::Number(Number::Whole(view::time(text)?.into())))
+        }
+        Value::String(text) => Some(match Number::parse(text.trim()) {
             Some(number) => Key::Number(number),
             None => Key::Text(text.clone()),
         }),
-        Value::Number(number) => number.as_f64().map(Key::Number),
-        Value::Bool(flag) => Some(Key::Number(f64::from(u8::from(*flag)))),
-        _ => None,
+        Value::Bool(flag) => Some(Key::Number(Number::Whole((*flag).into()))),
+        value => Number::of(value).map(Key::Number),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// Characters of a query.
+use super::number::Number;
+
+/// Characters of a query, and of a list of fields.
 const MAX_LENGTH: usize = 8192;
 
 /// Why a query is none, and where.
@@ -38,7 +40,7 @@ pub(super) enum Token {
     Word(String),
     /// In quotes; or a date without.
     Text(String),
-    Number(f64),
+    Number(Number),
     /// `-7d`: seconds before now.
     Ago(f64),
     /// An operator, a bracket, a dot, a comma.
@@ -64,11 +66,7 @@ const SIGNS: &[&str] = &["==", "!=", "<>", "<=", ">=", "!~", "=", "<", ">", "~",
 
 /// Tokens with the places where they begin, the last being [`Token::End`].
 pub(super) fn tokens(query: &str) -> Result<Vec<(usize, Token)>, QueryError> {
-    let chars: Vec<char> = query.chars().collect();
-    if chars.len() > MAX_LENGTH {
-        let reason = format!("a query has at most {MAX_LENGTH} characters, this one has {}", chars.len());
-        return Err(QueryError::new(query, MAX_LENGTH, reason));
-    }
+    let chars = characters(query)?;
     let mut tokens = Vec::new();
     let mut at = 0;
     while let Some(&char) = chars.get(at) {
@@ -82,6 +80,46 @@ pub(super) fn tokens(query: &str) -> Result<Vec<(usize, Token)>, QueryError> {
     }
     tokens.push((chars.len(), Token::End));
     Ok(tokens)
+}
+
+fn characters(query: &str) -> Result<Vec<char>, QueryError> {
+    let chars: Vec<char> = query.chars().collect();
+    if chars.len() > MAX_LENGTH {
+        let reason = format!("a query has at most {MAX_LENGTH} characters, this one has {}", chars.len());
+        return Err(QueryError::new(query, MAX_LENGTH, reason));
+    }
+    Ok(chars)
+}
+
+/// The parts between commas, each with the place where it begins, without spaces around it; a comma in quotes is none.
+/// None for an empty list.
+pub(super) fn fields(list: &str) -> Result<Vec<(usize, String)>, QueryError> {
+    let chars = characters(list)?;
+    if chars.iter().all(|char| char.is_whitespace()) {
+        return Ok(Vec::new());
+    }
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while let Some(&char) = chars.get(at) {
+        at = match char {
+            '"' | '\'' => text(list, &chars, at)?.1,
+            ',' => {
+                ends.push(at);
+                at + 1
+            }
+            _ => at + 1,
+        };
+    }
+    ends.push(chars.len());
+    let mut start = 0;
+    let mut fields = Vec::new();
+    for end in ends {
+        let spaces = chars[start..end].iter().take_while(|char| char.is_whitespace()).count();
+        let field: String = chars[start + spaces..end].iter().collect();
+        fields.push((start + spaces, field.trim_end().to_owned()));
+        start = end + 1;
+    }
+    Ok(fields)
 }
 
 /// The token that begins at `at`, and where the next may begin.
@@ -172,7 +210,6 @@ fn number(query: &str, chars: &[char], at: usize, digits: usize) -> Result<(Toke
         }
     }
     let text: String = chars[at..end].iter().collect();
-    let value: f64 = text.parse().unwrap_or(f64::NAN);
     let unit = run(end, &|char: char| char.is_alphanumeric() || char == '_');
     if unit > end {
         let name: String = chars[end..unit].iter().collect();
@@ -183,7 +220,9 @@ fn number(query: &str, chars: &[char], at: usize, digits: usize) -> Result<(Toke
             "d" => 86_400.0,
             "w" => 604_800.0,
             _ => {
-                let reason = format!("{text}{name} is no number, and no time span (s, m, h, d, w)");
+                let reason = format!(
+                    "{text}{name} is no number, and no time span (s, m, h, d, w); a name that begins so is written in quotes"
+                );
                 return Err(QueryError::new(query, at, reason));
             }
         };
@@ -191,10 +230,11 @@ fn number(query: &str, chars: &[char], at: usize, digits: usize) -> Result<(Toke
             let reason = format!("times are looked up in the past: -{text}{name}");
             return Err(QueryError::new(query, at, reason));
         }
+        let value: f64 = text.parse().unwrap_or(f64::NAN);
         return Ok((Token::Ago(-value * seconds), unit));
     }
-    if !value.is_finite() {
-        return Err(QueryError::new(query, at, format!("{text} is larger than any number here")));
+    match Number::parse(&text) {
+        Some(number) => Ok((Token::Number(number), end)),
+        None => Err(QueryError::new(query, at, format!("{text} is larger than any number here"))),
     }
-    Ok((Token::Number(value), end))
 }

@@ -16,11 +16,13 @@ use jiff::tz::TimeZone;
 
 use super::field::{Field, Names, Values};
 use super::judge::{Condition, Literal, Operator};
-use super::lex::{QueryError, Token, tokens};
+use super::lex::{QueryError, Token, fields, tokens};
 use super::select::Wanted;
 
 /// Brackets and negations within each other.
 const MAX_DEPTH: usize = 50;
+/// Fields to sort by: each is kept for each run that may be answered.
+const MAX_SORTED: usize = 16;
 
 /// A checked expression; the empty one matches every run.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ impl Expression {
     ///
     /// # Errors
     /// [`QueryError`]: not this language, no such field, or values that cannot be compared with it.
-    pub fn parse(text: &str, names: &Names, now: jiff::Timestamp) -> Result<Self, QueryError> {
+    pub fn parse(text: &str, names: &Names<'_>, now: jiff::Timestamp) -> Result<Self, QueryError> {
         let mut parser = Parser { text, tokens: tokens(text)?, at: 0, names, now, wanted: Wanted::default() };
         if matches!(parser.peek(), Token::End) {
             return Ok(Self { condition: None, wanted: parser.wanted });
@@ -75,30 +77,33 @@ impl Sort {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub fn parse(text: &str, names: &Names) -> Result<Option<Self>, QueryError> {
+    pub fn parse(text: &str, names: &Names<'_>) -> Result<Option<Self>, QueryError> {
         let mut sort = Self { fields: Vec::new(), wanted: Wanted::default() };
-        let mut start = 0;
-        for part in text.split(',').take_while(|_| !text.trim().is_empty()) {
-            let (direction, name) = match part.trim().strip_prefix('-') {
+        for (place, part) in fields(text)? {
+            let (direction, name) = match part.strip_prefix('-') {
                 Some(name) => (Direction::Down, name),
-                None => (Direction::Up, part.trim()),
+                None => (Direction::Up, &*part),
             };
-            let begin = part.chars().count() - part.trim_start().chars().count();
-            let at = start + begin + usize::from(direction == Direction::Down);
+            let at = place + usize::from(direction == Direction::Down);
             let error = |reason| QueryError::new(text, at, reason);
-            let field = field(name, names, &mut sort.wanted).map_err(error)?;
-            if field.values == Values::Group {
-                return Err(error(format!("{name} is a group of fields and has no order")));
+            if sort.fields.len() == MAX_SORTED {
+                return Err(error(format!("at most {MAX_SORTED} fields")));
             }
-            sort.fields.push((field, direction));
-            start += part.chars().count() + 1;
+            let field = field(name, names, &mut sort.wanted).map_err(error)?;
+            match field.values {
+                Values::Group => {
+                    return Err(error(format!("{name} is a group of fields and has no order")));
+                }
+                Values::List => return Err(error(format!("{name} is a list and has no order"))),
+                Values::Plain | Values::Time | Values::Flag => sort.fields.push((field, direction)),
+            }
         }
         Ok((!sort.fields.is_empty()).then_some(sort))
     }
 }
 
 /// The field with this name, which stands alone; or why there is none.
-pub(super) fn field(name: &str, names: &Names, wanted: &mut Wanted) -> Result<Field, String> {
+pub(super) fn field(name: &str, names: &Names<'_>, wanted: &mut Wanted) -> Result<Field, String> {
     let mut words = tokens(name).map_err(|error| error.reason)?.into_iter().map(|(_, token)| token);
     let mut parts = Vec::new();
     loop {
@@ -119,7 +124,7 @@ struct Parser<'a> {
     text: &'a str,
     tokens: Vec<(usize, Token)>,
     at: usize,
-    names: &'a Names,
+    names: &'a Names<'a>,
     now: jiff::Timestamp,
     wanted: Wanted,
 }
@@ -184,6 +189,10 @@ impl Parser<'_> {
         }
         if field.values == Values::Group {
             let reason = format!("{name} is a group; name one of its fields: {name}.NAME");
+            return Err(QueryError::new(self.text, place, reason));
+        }
+        if field.values == Values::List {
+            let reason = format!("{name} is a list; {name} ~ \"...\" looks into it");
             return Err(QueryError::new(self.text, place, reason));
         }
         let not = self.word("not");
@@ -272,6 +281,11 @@ impl Parser<'_> {
         let is_time = field.values == Values::Time;
         let literal = match self.peek() {
             Token::Number(_) | Token::Word(_) if is_time => None,
+            Token::Number(_) | Token::Text(_) | Token::Ago(_) if field.values == Values::Flag => {
+                return Err(
+                    self.error(format!("{name} is true or false, without quotes; not {}", self.peek()))
+                );
+            }
             Token::Number(number) => Some(Literal::Number(*number)),
             Token::Text(text) if is_time => time(text),
             Token::Text(text) => Some(Literal::Text(text.clone())),
@@ -327,6 +341,23 @@ impl Parser<'_> {
     fn error(&self, reason: String) -> QueryError {
         QueryError::new(self.text, self.place(), reason)
     }
+}
+
+/// A time as conditions have it, alone: `2026-11-20` (its first moment), `2026-11-20T08:30:00Z`, `-7d`.
+///
+/// # Errors
+/// Why it is none.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    let micros = match tokens(text).map_err(|error| error.reason)?.as_slice() {
+        [(_, Token::Text(time)), (_, Token::End)] => self::time(time),
+        [(_, Token::Ago(seconds)), (_, Token::End)] => ago(jiff::Timestamp::now(), *seconds),
+        _ => None,
+    };
+    let moment = match micros {
+        Some(Literal::Time(first, _)) => jiff::Timestamp::from_microsecond(first).ok(),
+        _ => None,
+    };
+    moment.ok_or_else(|| "a time is 2026-11-20, 2026-11-20T08:30:00Z, or -7d for a week ago".to_owned())
 }
 
 /// A day is from its first to its last microsecond, UTC; a time without a zone is UTC.

@@ -5,12 +5,18 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Expression, Names, Query, Sort, search};
-use crate::records::tests::{records, whole_run};
+use crate::event::Event;
+use crate::records::tests::{event, records, whole_run};
 use crate::records::{RecordsError, insert};
 
-fn names() -> Names {
-    let records = records(&whole_run("r1", "iris", 0.97, 0));
-    Names::known(&records).unwrap()
+fn names() -> Names<'static> {
+    let mut run = whole_run("r1", "iris", 0.97, 0);
+    run.push(metrics("dotted", json!({ "val.auc": 0.5, "mode": 2, "one, two": 0.5 })));
+    Names::of(Box::leak(Box::new(records(&run))))
+}
+
+fn metrics(id: &str, metrics: Value) -> Event {
+    event(id, "training.finished", "iris", id, 0, json!({ "metrics": metrics }))
 }
 
 fn now() -> jiff::Timestamp {
@@ -21,10 +27,10 @@ fn document() -> Value {
     json!({
         "run": "0123456789abcdef", "state": "deployed", "model": "iris", "version": "10", "generation": 7, "reused": false,
         "dataset": { "name": "digits", "rows": 1797, "drift": 0.25, "file": "Digits \"2\".csv" },
-        "metrics": { "accuracy": 0.99, "f1-score": 0.5, "macro avg": 0.125, "loss": 1e300 },
+        "metrics": { "accuracy": 0.99, "f1-score": 0.5, "macro avg": 0.125, "loss": 1e300, "val.auc": 0.5 },
         "candidate": { "accuracy": 0.95 }, "parameters": { "depth": 3, "kind": "tree", "deep": { "er": 1 } },
         "cost": { "cpu_s": 12.5, "stages": { "train": { "cpu_s": 12.0 } } },
-        "environment": { "python": "3.11.7", "packages": { "numpy": "2.0", "scikit-learn": "1.9" } },
+        "environment": { "python": "3.11.7", "packages": { "numpy": "2.0", "scikit-learn": "1.9", "ruamel.yaml": "1" } },
         "reasons": [{ "code": "DRIFT", "text": "column Größe" }],
         "started": "2026-11-20T10:00:00Z", "finished": "2026-11-20T10:00:00.5Z",
     })
@@ -57,7 +63,7 @@ fn comparisons_of_numbers_texts_and_flags() {
         ("state != 'failed'", true),
         ("reused = false", true),
         ("reused != true", true),
-        ("STATE2 = 1", false),
+        ("SOMETHING_ELSE = 1", false),
         // A version is a text that looks like a number: 10 is more than 9.
         ("version > 9", true),
         ("version = 10", true),
@@ -122,6 +128,9 @@ fn names_of_fields() {
         ("environment.packages.numpy = '2.0' and environment.packages.scikit-learn = '1.9'", true),
         ("cost.stages.train.cpu_s = 12", true),
         ("python ~ '3.11'", true),
+        // Names with dots are names.
+        ("metrics.val.auc = 0.5 and val.auc = 0.5", true),
+        ("environment.packages.ruamel.yaml = '1'", true),
     ]);
 }
 
@@ -157,6 +166,13 @@ fn mistakes_are_pointed_at_with_what_was_meant() {
     let cases: &[(&str, usize, &str)] = &[
         ("acuracy > 0.9", 1, "did you mean accuracy"),
         ("model = 'a' and stat = 'b'", 17, "did you mean state"),
+        ("STATE = 'deployed'", 1, "did you mean state"),
+        ("reused = 'false'", 10, "reused is true or false"),
+        ("reused = 0", 10, "reused is true or false"),
+        ("reasons = 'x'", 1, "reasons ~"),
+        ("cost.stages.train = 1", 1, "is a group"),
+        ("cost.stages.nosuch.cpu_s = 1", 1, "there is no field"),
+        ("metrics.5xx > 1", 8, "in quotes"),
         ("metrics.acuracy > 1", 1, "did you mean accuracy"),
         ("dataset.nam = 'x'", 1, "did you mean dataset.name"),
         ("dataset.color = 'x'", 1, "dataset.rows"),
@@ -224,9 +240,10 @@ fn sorting_puts_what_is_missing_last_and_keeps_the_newest_first_otherwise() {
     }
     transaction.commit().unwrap();
     let check = |sort: &str, filter: &str, limit: usize, expected: &str| {
-        let query = Query { sort: sort.into(), filter: filter.into(), limit, model: None };
+        let query = Query { sort: sort.into(), filter: filter.into(), limit, ..Query::default() };
         let found = search(&connection, &query).unwrap();
         let runs: Vec<String> = found
+            .runs
             .iter()
             .map(|run| serde_json::from_str::<Value>(run.get()).unwrap()["run"].as_str().unwrap().to_owned())
             .collect();
@@ -243,12 +260,103 @@ fn sorting_puts_what_is_missing_last_and_keeps_the_newest_first_otherwise() {
     check("run", "", 100, "abcde");
     check("-metrics.\"loss\",run", "", 0, "");
     check("-cost.cpu_s", "state = 'validated'", 5, "e");
-    for (sort, column) in [("acuracy", 1), ("started, -cost", 11), ("a b", 1), ("started,", 9), ("-", 2)] {
+    let many = vec!["run"; 17].join(",");
+    let long = "a".repeat(9000);
+    let wrong = [
+        ("acuracy", 1),
+        ("started, -cost", 11),
+        ("started, reasons", 10),
+        ("a b", 1),
+        ("started,", 9),
+        ("-", 2),
+        (&*many, 65),
+        (&*long, 8193),
+    ];
+    for (sort, column) in wrong {
         let error = Sort::parse(sort, &names()).expect_err(sort);
         assert_eq!(error.column, column, "{error}");
     }
     let wrong = Query { filter: "x.y = 1".into(), ..Query::default() };
     assert!(matches!(search(&connection, &wrong), Err(RecordsError::Query(_))));
+}
+
+#[test]
+fn fields_of_a_list_may_have_commas_in_quotes() {
+    let sort = Sort::parse("-metrics.\"one, two\" , run", &names()).unwrap().unwrap();
+    assert_eq!(sort.fields.len(), 2);
+    let shown = super::Shown::list("run, metrics.\"one, two\"", &names()).unwrap();
+    assert_eq!(shown[1].text(&json!({ "metrics": { "one, two": 0.5 } })), "0.5");
+    let error = super::Shown::list("run, acuracy", &names()).expect_err("a slip");
+    assert_eq!((error.column, error.reason.contains("did you mean accuracy")), (6, true), "{error}");
+}
+
+#[test]
+fn without_records_no_name_is_a_slip() {
+    for name in ["mode", "stage", "x.y"] {
+        Expression::parse(&format!("{name} > 1"), &Names::default(), now()).expect(name);
+    }
+    Expression::parse("mode > 1", &names(), now()).expect("there is such a metric");
+}
+
+#[test]
+fn a_metric_among_many_thousands_is_found() {
+    let many: serde_json::Map<String, Value> =
+        (0..10_600).map(|index| (format!("class_{index:05}"), json!(0.5))).collect();
+    let connection = records(&[metrics("r1", many.into())]);
+    let query = |filter: &str| Query { filter: filter.into(), limit: 9, ..Query::default() };
+    assert_eq!(search(&connection, &query("class_10599 > 0")).unwrap().runs.len(), 1);
+    assert!(search(&connection, &query("clas_00001 > 0")).is_err());
+}
+
+#[test]
+fn whole_numbers_are_compared_exactly_and_zero_has_no_sign() {
+    let run = |name: &str, a: Value, b: u64| metrics(name, json!({ "a": a, "b": b }));
+    let connection = records(&[
+        run("big", json!(12345678901234567u64), 1),
+        run("bigger", json!(12345678901234568u64), 2),
+        run("zero", json!(-0.0), 4),
+        run("nought", json!(0.0), 3),
+        run("none", json!(0), 5),
+    ]);
+    let check = |filter: &str, sort: &str, expected: &[&str]| {
+        let query = Query { filter: filter.into(), sort: sort.into(), limit: 9, ..Query::default() };
+        let found = search(&connection, &query).unwrap().runs;
+        let found: Vec<Value> = found.iter().map(|run| serde_json::from_str(run.get()).unwrap()).collect();
+        let found: Vec<&str> = found.iter().map(|run| run["run"].as_str().unwrap()).collect();
+        assert_eq!(found, expected, "{filter} {sort}");
+    };
+    check("a = 12345678901234568", "run", &["bigger"]);
+    check("a > 12345678901234567", "run", &["bigger"]);
+    check("a in (12345678901234567)", "run", &["big"]);
+    check("a = 0", "a,b", &["nought", "zero", "none"]);
+    check("", "-a,b", &["bigger", "big", "nought", "zero", "none"]);
+}
+
+#[test]
+fn a_sorted_search_keeps_the_best_and_a_model_must_be_known() {
+    let runs: Vec<Event> =
+        (0..50).map(|index| metrics(&format!("r{index:02}"), json!({ "a": (index * 7) % 50 }))).collect();
+    let connection = records(&runs);
+    let query = |limit| Query { sort: "-a".into(), limit, ..Query::default() };
+    let found = search(&connection, &query(3)).unwrap();
+    let best: Vec<Value> = found.runs.iter().map(|run| serde_json::from_str(run.get()).unwrap()).collect();
+    let best: Vec<&Value> = best.iter().map(|run| &run["metrics"]["a"]).collect();
+    assert_eq!((best, found.truncated), (vec![&json!(49), &json!(48), &json!(47)], true));
+    assert!(!search(&connection, &query(50)).unwrap().truncated);
+    let nobody = Query { model: Some("nobody".into()), ..query(3) };
+    assert!(matches!(search(&connection, &nobody), Err(RecordsError::Unknown(_))));
+    let filtered = Query { model: Some("iris".into()), filter: "a > 99".into(), ..query(3) };
+    assert!(search(&connection, &filtered).unwrap().runs.is_empty());
+}
+
+#[test]
+fn a_moment_is_a_day_a_time_or_so_long_ago() {
+    assert_eq!(super::moment("2026-11-21"), Ok("2026-11-21T00:00:00Z".parse().unwrap()));
+    assert_eq!(super::moment("2026-11-21T08:30+02:00"), Ok("2026-11-21T06:30:00Z".parse().unwrap()));
+    assert!(super::moment("-7d").unwrap() < jiff::Timestamp::now());
+    for wrong in ["", "soon", "7d", "2026-11-21 x", "'2026-13-01'"] {
+        assert!(super::moment(wrong).is_err(), "{wrong}");
+    }
 }
 
 /// A condition as data, to be written as a query and to be judged by rules that are written down a second time.
@@ -263,7 +371,7 @@ enum Test {
 }
 
 const PATHS: &[&str] =
-    &["model", "dataset.name", "dataset.rows", "metrics.accuracy", "parameters.\"'a\\\"b\"", "reused"];
+    &["model", "dataset.name", "dataset.rows", "metrics.accuracy", "parameters.\"'a\\\"b\"", "rule"];
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
@@ -374,7 +482,7 @@ proptest! {
     ) {
         let of = |index: usize| values[index].clone();
         let document = json!({ "before": [{ "model": 1 }], "model": of(0), "dataset": { "x": {}, "name": of(1), "rows": of(2) },
-            "metrics": { "accuracy": of(3) }, "parameters": { "'a\"b": of(4) }, "reused": of(5) });
+            "metrics": { "accuracy": of(3) }, "parameters": { "'a\"b": of(4) }, "rule": of(5) });
         let query = test.write();
         let expression = Expression::parse(&query, &Names::default(), now());
         let expression = expression.map_err(|error| TestCaseError::fail(error.to_string()))?;
