@@ -78,7 +78,7 @@ impl fmt::Display for Report {
 /// The logged row of a label.
 #[derive(Debug, Clone, Copy)]
 struct Hit {
-    /// Milliseconds since the epoch.
+    /// Microseconds since the epoch.
     time: i64,
     place: Place,
     /// Of the inputs.
@@ -180,7 +180,7 @@ fn find(
         let mut fingerprint = [0; 16];
         let digest = Sha256::digest(line.inputs.get().as_bytes());
         fingerprint.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        let hit = Hit { time: line.time.as_millisecond(), place, fingerprint };
+        let hit = Hit { time: line.time.as_microsecond(), place, fingerprint };
         let Some(known) = hits.get_mut(label) else { return Ok(()) };
         match known {
             None => *known = Some(hit),
@@ -313,7 +313,7 @@ fn write(
     Ok(report)
 }
 
-/// Rows of one millisecond, in the order of their requests' names: the order of the log's files is an accident.
+/// Rows of one microsecond, in the order of their requests' names: the order of the log's files is an accident.
 fn flush(
     rows: &mut Vec<(String, u64, Vec<String>)>,
     writer: &mut csv::Writer<impl Write>,

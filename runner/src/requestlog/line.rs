@@ -74,10 +74,10 @@ impl Record {
     }
 
     fn head(&self, out: &mut Vec<u8>) {
-        let millis = self.time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
-        let millis = i64::try_from(millis).unwrap_or(i64::MAX);
-        let time = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-        out.extend_from_slice(format!("{{\"time\":\"{time:.3}\"").as_bytes());
+        let micros = self.time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_micros());
+        let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
+        out.extend_from_slice(format!("{{\"time\":\"{time:.6}\"").as_bytes());
         out.extend_from_slice(&self.log.identity);
         out.extend_from_slice(b",\"id\":");
         put_text(&self.id.text, out);
@@ -284,7 +284,7 @@ mod tests {
         let log = ModelLog::detached(Arc::new(plan), Some(Salt::new(b"0123456789abcdef".to_vec())));
         let rows = rows(std::iter::once((&inputs, true)));
         let id = RequestId { text: "a\"b".into(), piece: None };
-        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
         Record { log, id, time, rows, bytes: 0, inputs: vec![Some(inputs)], outputs }
     }
 
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(
             lines[0],
             serde_json::json!({
-                "time": "2023-11-14T22:13:20.123Z", "model": "iris", "version": "3", "digest": "sha256:0",
+                "time": "2023-11-14T22:13:20.123456Z", "model": "iris", "version": "3", "digest": "sha256:0",
                 "id": "a\"b", "row": 0, "rows": 2,
                 "inputs": {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2},
                 "outputs": {"label": 2, "probabilities": [0.1, 0.2, 0.7]},
