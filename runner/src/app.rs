@@ -49,7 +49,7 @@ pub fn run(config: Config) -> Result<Ended> {
     let accept = |port| Accept {
         limits: config.limits.clone(),
         shutdown: shutdown.clone(),
-        connections: metrics.connections(port),
+        connections: Some(metrics.connections(port)),
     };
 
     let admin_runtime = tokio::runtime::Builder::new_multi_thread()

@@ -455,6 +455,17 @@ def test_log_loss_knows_the_columns_from_the_labels(store, function, name):
     assert data["candidate"]["log_loss"] == pytest.approx(log_loss(y[HELD], fitted.predict_proba(x[HELD])), rel=1e-5)
 
 
+def test_the_bundle_names_the_columns_of_a_model_that_does_not(store, function, name):
+    rows = [[0.7, 0.2, 0.1, "setosa"], [0.1, 0.6, 0.3, "virginica"], [0.5, 0.3, 0.2, "virginica"]]
+    rule, columns = 'metric = "log_loss"', ("a", "b", "c")
+    data = measured(function, store, name, scores(3), rows, rule, columns=columns)
+    assert [reason["code"] for reason in data["reasons"]] == ["NO_METRIC"] and "classes" in data["reasons"][0]["text"]
+    classes = ["setosa", "virginica", "versicolor"]
+    data = measured(function, store, name, scores(3), rows, rule, columns=columns, classes=classes)
+    assert data["candidate"]["log_loss"] == pytest.approx(-np.log([0.7, 0.6, 0.3]).mean(), rel=1e-5), data
+    assert data["candidate"]["accuracy"] == pytest.approx(2 / 3)
+
+
 def test_the_label_is_no_feature(store, function, name):
     data = measured(function, store, name, scores(2), [[0.9, 0.1, 0]], "", columns=("a", "b"), features=["a", "label"])
     assert [reason["code"] for reason in data["reasons"]] == ["HOLDOUT_UNFIT"]

@@ -104,10 +104,7 @@ class Function(BaseHTTPRequestHandler):
         if word == "malformed":
             return self.answer(200, {"ce-id": "1", "ce-specversion": "1.0"}, b"")
         if word == "silent" or not REPLY:
-            explained = {name: self.headers.get(f"ce-{name}") for name in self.headers_of_dead()}
-            if explained["knativeerrordest"]:
-                explained["knativeerrordata"] = base64.b64decode(explained["knativeerrordata"]).decode()
-                note("dead", json.dumps(explained))
+            note_dead(lambda name: self.headers.get(f"ce-{name}"))
             return self.answer(204, {}, b"")
         parts = [self.headers["ce-source"], event, NAME]
         if self.headers.get("ce-batonrevision"):
@@ -124,8 +121,13 @@ class Function(BaseHTTPRequestHandler):
             reply["ce-pipelinerun"] = self.headers["ce-pipelinerun"]
         self.answer(200, reply, json.dumps(data).encode())
 
-    def headers_of_dead(self):
-        return ["knativeerrordest", "knativeerrorcode", "knativeerrordata"]
+
+def note_dead(attribute):
+    """Why an event was given up elsewhere, if it was."""
+    explained = {name: attribute(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
+    if explained["knativeerrordest"]:
+        explained["knativeerrordata"] = base64.b64decode(explained["knativeerrordata"]).decode()
+        note("dead", json.dumps(explained))
 
 
 def serve():
@@ -141,6 +143,7 @@ def serve():
 def job():
     event = json.loads((pathlib.Path(os.environ["K_EVENT_PATH"]) / "event").read_text())
     note("jobs", f"{os.environ['K_REVISION']} {event['id']} {os.nice(0)} {os.environ['K_EXECUTION_MODE']}")
+    note_dead(event.get)
     attempts = (NOTES / "jobs").read_text().count(f" {event['id']} ")
     word, _, number = event["data"].get("do", {}).get("job", "answer").partition(" ")
     print("line", "of the log", flush=True)

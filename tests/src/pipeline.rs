@@ -66,8 +66,8 @@ impl Pipeline {
             "apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {{name: default}}\nspec:\n  delivery:\n    \
              retry: {retry}\n    backoffPolicy: linear\n    backoffDelay: PT{seconds}S\n"
         );
-        if let Some(name) = dead_letter {
-            let _ = writeln!(self.manifest, "    deadLetterSink: {{ref: {}}}", reference("service", name));
+        if let Some((kind, name)) = dead_letter.and_then(|sink| sink.split_once('/')) {
+            let _ = writeln!(self.manifest, "    deadLetterSink: {{ref: {}}}", reference(kind, name));
         }
         self.manifest.push_str("---\n");
         self

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use baton_tests::{Pipeline, Service, event, soak_factor};
@@ -332,7 +333,7 @@ fn answers_decide_whether_a_delivery_is_tried_again() {
 #[test]
 fn what_was_given_up_is_told_and_can_be_tried_again() {
     let pipeline = Pipeline::new()
-        .broker(1, 50, Some("sink"))
+        .broker(1, 50, Some("service/sink"))
         .trigger("work", "in", "service/work")
         .service("work", &Service::replying("out"))
         .service("sink", &Service::default());
@@ -361,6 +362,23 @@ fn what_was_given_up_is_told_and_can_be_tried_again() {
     assert_eq!(engine.requeue(json!({"trigger": "work", "source": "/test", "id": "1"})), 1);
     engine.settle();
     assert_eq!(engine.events("out").len(), 2);
+}
+
+#[test]
+fn a_job_that_is_the_dead_letter_sink_sees_why() {
+    let pipeline = Pipeline::new()
+        .broker(0, 50, Some("job/train"))
+        .trigger("work", "in", "service/work")
+        .service("work", &Service::replying("out"))
+        .job(0, 30, None);
+    let engine = pipeline.start();
+    engine.post(&told("1", "status 422"));
+    engine.wait_for("it is told", || pipeline.notes("dead").len() == 1);
+    let told: Value = serde_json::from_str(&pipeline.notes("dead")[0]).expect("JSON");
+    assert_eq!(
+        (&told["knativeerrordest"], &told["knativeerrorcode"]),
+        (&json!("service/work"), &json!("422"))
+    );
 }
 
 #[test]
@@ -763,4 +781,55 @@ fn beyond_the_loopback_a_token_is_needed() {
         events.send().expect("an answer").read_to_string(&mut text).expect("text");
         text.contains("/baton/jobs/train")
     });
+}
+
+#[test]
+fn half_sent_requests_are_cut_and_idle_connections_do_not_hold_up_the_end() {
+    let pipeline = single(Service::default());
+    let engine = pipeline.start();
+    let open = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(engine.address()).expect("a connection");
+        stream.write_all(bytes).expect("sent");
+        stream
+    };
+    let half: Vec<TcpStream> = (0..300).map(|_| open(b"POST / HTTP/1.1\r\nhost: x")).collect();
+    let idle: Vec<TcpStream> = (0..300).map(|_| open(b"")).collect();
+    engine.post(&event("in", "between", json!({})));
+    engine.settle();
+    assert_eq!(engine.events("out").len(), 1);
+    for mut stream in half {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        assert_eq!(stream.read(&mut [0]).expect("its end, not the time limit"), 0);
+    }
+    let (status, took) = engine.terminate();
+    assert!(status.success() && took < Duration::from_secs(5), "{status} {took:?}");
+    drop(idle);
+}
+
+#[test]
+fn a_set_from_standard_input_is_checked_like_a_file() {
+    let check = |text: &str| {
+        let mut command = std::process::Command::new(baton_tests::runner::binary());
+        command
+            .args(["pipeline", "check", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("an end");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let trigger = "apiVersion: eventing.knative.dev/v1\nkind: Trigger\nmetadata: {name: all}\nspec:\n  broker: default\n  \
+                   subscriber: {uri: 'http://127.0.0.1:9/'}\n";
+    let (code, out, _) = check(trigger);
+    assert!(code == Some(0) && out.contains("http://127.0.0.1:9/"), "{code:?} {out}");
+    let (code, _, error) = check(&trigger.replace("  broker", "  brokre"));
+    assert!(
+        code == Some(64) && error.contains("-:5: document 1: Trigger/all: spec.brokre"),
+        "{code:?} {error}"
+    );
+    let (code, _, error) = check("");
+    assert!(code == Some(64) && error.starts_with('-'), "{code:?} {error}");
 }

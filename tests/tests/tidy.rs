@@ -55,7 +55,7 @@ const CLI_SEES: &[&str] =
 
 /// The pipeline's rooms.
 const PIPELINE_LAYERS: &[&[&str]] = &[
-    &["event", "store", "signal"],
+    &["event", "store", "server"],
     &["manifest", "records", "submit"],
     &["feedback", "function"],
     &["engine"],

@@ -19,7 +19,7 @@ use crate::manifest::{
 /// What is checked, and how it is shown.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckArgs {
-    /// Manifest files, folders with them, or a folder with a kustomization.yaml
+    /// Manifest files, folders with them, a folder with a kustomization.yaml, or - for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Print JSON

@@ -225,7 +225,8 @@ pub(crate) fn bury(transaction: &Transaction, id: i64, error: &str) -> rusqlite:
     Ok(())
 }
 
-fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
+/// A delivery with its event as the target gets it.
+pub(crate) fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
     connection
         .prepare_cached(
             "SELECT event, trigger, kind, attempt, hops, mark, origin, body FROM delivery

@@ -69,7 +69,7 @@ pub(crate) async fn run(engine: Arc<Engine>, lane: usize) {
             }
             () = engine.wakes[lane].notified() => {}
             () = job::sleep_until(next), if in_flight.len() < capacity => {}
-            () = engine.ended() => break,
+            () = engine.shutdown.begun() => break,
         }
     }
     while flights.join_next().await.is_some() {}
@@ -103,7 +103,7 @@ async fn deliver(engine: Arc<Engine>, lane: usize, due: Due) {
                 .await
         }
         // The instance was asked to end: that is nobody's failure.
-        Outcome::Later(_) if engine.is_ending() => return,
+        Outcome::Later(_) if engine.shutdown.has_begun() => return,
         Outcome::Later(failure) if due.attempt < route.delivery.retry => {
             let pause = pause(&route.delivery, due.attempt, failure.asked);
             tracing::warn!(

@@ -58,7 +58,7 @@ pub(crate) async fn run(engine: Arc<Engine>, mut arrivals: mpsc::Receiver<Arriva
     loop {
         let arrival = tokio::select! {
             Some(arrival) = arrivals.recv() => arrival,
-            () = engine.ended() => return,
+            () = engine.shutdown.begun() => return,
         };
         let bytes = bytes::Bytes::from(arrival.bytes);
         loop {
@@ -69,7 +69,7 @@ pub(crate) async fn run(engine: Arc<Engine>, mut arrivals: mpsc::Receiver<Arriva
             tracing::error!(dataset = arrival.dataset, file = arrival.file, "cannot be taken yet: {failure}");
             tokio::select! {
                 () = tokio::time::sleep(TROUBLE) => {}
-                () = engine.ended() => return,
+                () = engine.shutdown.begun() => return,
             }
         }
     }

@@ -78,15 +78,14 @@ pub(crate) fn create(
     due: &Due,
 ) -> rusqlite::Result<Accepted> {
     let event = &due.event;
-    let mark = event.extensions.get(REVISION);
     let mut parts = vec![event.source.as_bytes(), event.id.as_bytes()];
-    parts.extend(mark.map(String::as_bytes));
+    parts.extend(event.extensions.get(REVISION).map(String::as_bytes));
     let name = format!("{sink}-{}", &hex(&parts)[..12]);
     transaction
         .prepare_cached(
-            "INSERT INTO job (name, sink, event, mark, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            "INSERT INTO job (name, sink, event, delivery, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
         )?
-        .execute(params![name, sink, due.seq, mark, now()])?;
+        .execute(params![name, sink, due.seq, due.id, now()])?;
     deliveries::done(transaction, router, due, None, None)
 }
 
@@ -111,7 +110,7 @@ pub(crate) async fn run_all(engine: Arc<Engine>) {
         tokio::select! {
             () = engine.jobs.work.notified() => {}
             Some(_) = running.join_next(), if !running.is_empty() => {}
-            () = engine.ended() => break,
+            () = engine.shutdown.begun() => break,
         }
     }
     while running.join_next().await.is_some() {}
@@ -126,16 +125,10 @@ pub(crate) fn recover(transaction: &Transaction) -> rusqlite::Result<usize> {
 fn take(transaction: &Transaction, limit: usize) -> rusqlite::Result<Vec<Job>> {
     let jobs: Vec<Job> = transaction
         .prepare_cached(
-            "SELECT job.name, job.sink, job.mark, event.body FROM job JOIN event ON event.seq = job.event
-             WHERE state = 'waiting' ORDER BY job.created, job.rowid LIMIT ?1",
+            "SELECT name, sink, delivery FROM job WHERE state = 'waiting' ORDER BY created, rowid LIMIT ?1",
         )?
         .query_map(params![limit as i64], |row| {
-            let mut event = Event::from_json(row.get_ref(3)?.as_bytes()?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, error.into())
-            })?;
-            if let Some(mark) = row.get(2)? {
-                event.extensions.insert(REVISION.to_owned(), mark);
-            }
+            let event = deliveries::read(transaction, row.get(2)?)?.event;
             Ok(Job { name: row.get(0)?, sink: row.get(1)?, event })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -222,7 +215,7 @@ async fn attempts(engine: &Arc<Engine>, job: &Job, sink: &JobSink) -> Option<End
         tracing::warn!(job = job.name, attempt, "{error}");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = engine.ended() => return None,
+            () = engine.shutdown.begun() => return None,
         }
         pause = (pause * 2).min(SLOWEST_RESTART);
     }
@@ -263,7 +256,7 @@ async fn watch(
             process.terminate();
             Some(("deadline", "killed: its deadline has passed".to_owned()))
         }
-        () = engine.ended() => {
+        () = engine.shutdown.begun() => {
             process.kill();
             process.ended().await;
             return None;
@@ -272,7 +265,7 @@ async fn watch(
     let report = tokio::select! {
         report = process.ended() => report,
         // It has a grace after its deadline, but the engine waits for nobody.
-        () = engine.ended() => {
+        () = engine.shutdown.begun() => {
             process.kill();
             process.ended().await
         }
@@ -381,7 +374,7 @@ pub(crate) async fn clean(engine: Arc<Engine>) {
         tokio::select! {
             () = sleep_until(next) => {}
             () = engine.jobs.ended.notified() => {}
-            () = engine.ended() => return,
+            () = engine.shutdown.begun() => return,
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::records;
 
 /// Name of the database in the data folder.
 pub const DATABASE: &str = "pipeline.sqlite";
+/// Number of the form of `schema.sql`, in SQLite's user_version; another one is not opened.
+const FORMAT: i64 = 1;
 /// Commands of one transaction at most.
 const GROUP: usize = 128;
 /// Commands and queries that wait at most.
@@ -95,15 +97,17 @@ impl Ledger {
     /// Opens the database of a folder and gives the folder its id.
     ///
     /// # Errors
-    /// [`LedgerError::Database`].
+    /// [`LedgerError::Database`], [`LedgerError::Folder`] if it is of another version of Baton.
     pub(crate) fn open(folder: &mut Folder) -> Result<Self, LedgerError> {
         let path = folder.path.join(DATABASE);
         let mut writing = Connection::open(&path)?;
         writing.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000;",
         )?;
+        check_format(&writing, &folder.path)?;
         records::create_tables(&writing)?;
         writing.execute_batch(include_str!("schema.sql"))?;
+        writing.pragma_update(None, "user_version", FORMAT)?;
         folder.id = id_of(&writing, &folder.path)?;
         let reading = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         reading.execute_batch("PRAGMA busy_timeout = 10000;")?;
@@ -156,6 +160,21 @@ impl Ledger {
         self.reader.send(read).await.map_err(|_| LedgerError::Gone)?;
         Ok(answered.await.map_err(|_| LedgerError::Gone)??)
     }
+}
+
+fn check_format(connection: &Connection, folder: &Path) -> Result<(), LedgerError> {
+    let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let is_new = !connection.table_exists(None, "delivery")?;
+    if is_new || format == FORMAT {
+        return Ok(());
+    }
+    Err(LedgerError::Folder {
+        path: folder.to_owned(),
+        reason: format!(
+            "its {DATABASE} is of another version of Baton (format {format}, this one has {FORMAT}); start with another \
+             --data, and read the old one with `baton history --data`"
+        ),
+    })
 }
 
 fn id_of(connection: &Connection, path: &Path) -> rusqlite::Result<String> {
@@ -245,6 +264,18 @@ mod tests {
         let results = futures_util::future::join_all(commands).await;
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 50);
         assert_eq!(ledger.read(count).await.unwrap(), before + 50);
+    }
+
+    #[test]
+    fn a_database_of_another_form_is_left_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let open = || Ledger::open(&mut Folder::lock(temporary.path()).unwrap());
+        drop(open().unwrap());
+        open().expect("its own");
+        let connection = Connection::open(temporary.path().join(DATABASE)).unwrap();
+        connection.pragma_update(None, "user_version", FORMAT + 1).unwrap();
+        let error = open().expect_err("another version's").to_string();
+        assert!(error.contains("another version of Baton (format 2,"), "{error}");
     }
 
     #[test]

@@ -33,11 +33,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_runner::lifecycle::{Shutdown, wait_for_signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::manifest::{JobSink, Pipeline};
+use crate::server;
 use crate::store::{Store, StoreError};
 use deliveries::Accepted;
 use ledger::Folder;
@@ -113,7 +115,7 @@ pub struct Engine {
     jobs: job::Wake,
     /// Number of the newest event.
     newest: watch::Sender<i64>,
-    ending: watch::Sender<bool>,
+    shutdown: Shutdown,
     guard: guard::Guard,
 }
 
@@ -162,21 +164,18 @@ async fn serve(pipeline: &Pipeline, settings: Settings) -> Result<(), EngineErro
         tokio::spawn(pool.clone().keep_minimum());
     }
     announce(address);
-    let its = engine.clone();
-    let api = axum::serve(listener, api::all(engine.clone()))
-        .with_graceful_shutdown(async move { its.ended().await });
-    let api = tokio::spawn(api.into_future());
-    crate::signal::ended().await;
+    tokio::spawn(server::run(listener, api::all(engine.clone()), engine.shutdown.clone()));
+    wait_for_signal().await;
     tracing::info!("ending");
     let until = Instant::now() + END;
-    engine.ending.send_replace(true);
+    engine.shutdown.begin();
     let rest = async {
         // Well-behaved functions finish their call when they are asked to end; what they answer is still recorded.
         futures_util::future::join_all(engine.pools.iter().flatten().map(|pool| pool.close(until))).await;
         for task in tasks {
             let _ = task.await;
         }
-        let _ = api.await;
+        engine.shutdown.drained(END).await;
     };
     let _ = tokio::time::timeout_at(until + Duration::from_secs(1), rest).await;
     Ok(())
@@ -228,7 +227,7 @@ impl Engine {
             wakes: router.lanes.iter().map(|_| Notify::new()).collect(),
             jobs: job::Wake::default(),
             newest: watch::Sender::new(0),
-            ending: watch::Sender::new(false),
+            shutdown: Shutdown::default(),
             settings,
             ledger,
             store,
@@ -310,15 +309,6 @@ impl Engine {
 
     fn wake_lanes(&self, lanes: &BTreeSet<usize>) {
         lanes.iter().for_each(|lane| self.wakes[*lane].notify_one());
-    }
-
-    /// Comes back when the engine is to end.
-    async fn ended(&self) {
-        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
-    }
-
-    fn is_ending(&self) -> bool {
-        *self.ending.borrow()
     }
 
     fn job_sinks(&self) -> impl Iterator<Item = &JobSink> {

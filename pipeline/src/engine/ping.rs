@@ -62,7 +62,7 @@ pub(crate) async fn run(engine: Arc<Engine>, timer: Timer) {
         while next.timestamp() > Timestamp::now() {
             tokio::select! {
                 () = job::sleep_until(Some(next.timestamp().as_millisecond())) => {}
-                () = engine.ended() => return,
+                () = engine.shutdown.begun() => return,
             }
         }
         if let Err(error) = engine.accept(timer.event(next.timestamp())).await {

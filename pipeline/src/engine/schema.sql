@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS job (
     name TEXT PRIMARY KEY,
     sink TEXT NOT NULL,
     event INTEGER NOT NULL REFERENCES event(seq),
-    mark TEXT,
+    -- Its attributes, as it was delivered.
+    delivery INTEGER NOT NULL REFERENCES delivery(id),
     state TEXT NOT NULL DEFAULT 'waiting',
     attempts INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL,

@@ -105,7 +105,8 @@ fn labelled_rows_become_records_in_the_order_of_time() {
 #[test]
 fn requests_of_one_millisecond_stay_in_their_order() {
     let at = |micros: &str, id: &str, a: &str| one(1, id, a).replace(".000Z", &format!(".000{micros}Z"));
-    let case = Case::new(&[(FILE, &[at("020", "a", "2"), at("010", "b", "1")])], "id,species\na,two\nb,one\n");
+    let case =
+        Case::new(&[(FILE, &[at("020", "a", "2"), at("010", "b", "1")])], "id,species\na,two\nb,one\n");
     let (_, text) = case.run(|_| {}).expect("joined");
     assert_eq!(text, "a,b[0],b[1],species\n1,1.5,2.0,one\n2,1.5,2.0,two\n");
 }

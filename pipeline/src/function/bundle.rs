@@ -29,6 +29,8 @@ pub(super) struct Bundle {
     pub label: Option<String>,
     /// The columns that the model sees, in its order; all but the label if nothing is said.
     pub features: Option<Vec<String>>,
+    /// What the columns of its scores stand for, in their order.
+    pub classes: Option<Vec<String>>,
 }
 
 impl Bundle {

@@ -2,16 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use baton_runner::lifecycle::{Shutdown, wait_for_signal};
 use http::{HeaderMap, StatusCode};
 
 use super::{Context, Failure, Function};
 use crate::event::{Event, MAX_EVENT};
+use crate::server;
+
+/// What is under way when the end begins has this long; who started the function mostly ends it before.
+const DRAIN: Duration = Duration::from_secs(600);
 
 /// Answers on this address until SIGTERM or SIGINT, then finishes what is under way.
 ///
@@ -31,7 +37,12 @@ pub(super) async fn listen(address: SocketAddr, routes: Router) -> std::io::Resu
         .route("/health/readiness", get(|| async { "ready\n" }))
         .route("/health/liveness", get(|| async { "live\n" }))
         .layer(DefaultBodyLimit::max(MAX_EVENT));
-    axum::serve(listener, routes).with_graceful_shutdown(crate::signal::ended()).await
+    let shutdown = Shutdown::default();
+    tokio::spawn(server::run(listener, routes, shutdown.clone()));
+    wait_for_signal().await;
+    shutdown.begin();
+    shutdown.drained(DRAIN).await;
+    Ok(())
 }
 
 /// Reads the event, calls the function, and writes what it answered.

@@ -15,6 +15,8 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 /// Files of one set.
 pub const MAX_FILES: usize = 1000;
 const MAX_NESTING: usize = 8;
+/// Standard input, as a path; its functions' code is looked for in the working directory.
+const STDIN: &str = "-";
 const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// One YAML document of a file.
@@ -42,6 +44,10 @@ pub(super) struct Loaded {
 pub(super) fn load(paths: &[PathBuf], report: &Report) -> Loaded {
     let mut loader = Loader { report, loaded: Loaded::default(), placing: false };
     for path in paths {
+        if path == Path::new(STDIN) {
+            loader.file(path);
+            continue;
+        }
         match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => loader.folder(path, 0),
             Ok(_) if is_kustomization(path) => loader.kustomization(path, 0),
@@ -201,13 +207,18 @@ fn is_kustomization(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let meta = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if !meta.is_file() {
-        return Err("is no regular file".into());
-    }
-    let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    let all = if path == Path::new(STDIN) {
+        std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes)
+    } else {
+        let meta = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+        if !meta.is_file() {
+            return Err("is no regular file".into());
+        }
+        let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)
+    };
+    all.map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("has more than {MAX_FILE} bytes (1 MiB), which a manifest never needs"));
     }

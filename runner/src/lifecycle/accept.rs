@@ -37,7 +37,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 pub struct Accept {
     pub limits: Limits,
     pub shutdown: Shutdown,
-    pub connections: IntGauge,
+    /// How many connections are open, for whom it may concern.
+    pub connections: Option<IntGauge>,
 }
 
 /// Binds an address that nobody else may bind.
@@ -113,7 +114,7 @@ where
     Answer: Future<Output = Response<Body>> + Send + 'static,
 {
     let limits = &accept.limits;
-    let _gauge = Gauge::enter(&accept.connections);
+    let _gauge = accept.connections.as_ref().map(Gauge::enter);
     // A connection that says nothing costs a descriptor, for as long as an idle one may.
     let mut greeting = [0; 3];
     let greeted = tokio::select! {

@@ -130,7 +130,7 @@ fn follow(
             }
             tokio::select! {
                 changed = newest.changed() => changed.ok()?,
-                () = engine.ended() => return None,
+                () = engine.shutdown.begun() => return None,
             }
         }
     })

@@ -17,7 +17,7 @@ pub(super) struct Output {
     pub positions: Vec<usize>,
     form: Form,
     labels: Labels,
-    /// The classes of the scores' columns, if the model names them.
+    /// The classes of the scores' columns, if the model or its bundle names them.
     classes: Option<Vec<String>>,
 }
 
@@ -87,8 +87,9 @@ fn epsilon(dtype: Dtype) -> f64 {
 }
 
 impl Output {
-    /// Finds the prediction: the rule's output, else an output of integers or texts, else floats.
-    pub(super) fn of(signature: &Signature, rule: &Rule) -> Result<Self, String> {
+    /// Finds the prediction: the rule's output, else an output of integers or texts, else floats. `classes` are those of the scores'
+    /// columns for a model that does not name them itself.
+    pub(super) fn of(signature: &Signature, classes: Option<&[String]>, rule: &Rule) -> Result<Self, String> {
         let outputs = &signature.outputs;
         let names = || outputs.iter().map(|output| output.name.as_str()).collect::<Vec<_>>();
         let chosen = match &rule.output {
@@ -116,8 +117,9 @@ impl Output {
         if rule.metric.is_regression() {
             return Ok(Self { positions: vec![chosen], form: Form::Number, labels, classes: None });
         }
+        let named = |output: &TensorSpec| output.labels.clone().or_else(|| classes.map(<[String]>::to_vec));
         if is_float(outputs[chosen].dtype) {
-            let classes = outputs[chosen].labels.clone();
+            let classes = named(&outputs[chosen]);
             let are_numbers = classes.iter().flatten().all(|class| class.parse::<f64>().is_ok());
             let labels = if are_numbers { Labels::Numbers } else { Labels::Texts };
             return Ok(Self { positions: vec![chosen], form: Form::Scores, labels, classes });
@@ -127,7 +129,7 @@ impl Output {
         };
         let scores = outputs.iter().position(wide);
         let positions = std::iter::once(chosen).chain(scores).collect();
-        let classes = scores.and_then(|position| outputs[position].labels.clone());
+        let classes = scores.and_then(|position| named(&outputs[position]));
         Ok(Self { positions, form: Form::Label, labels, classes })
     }
 }
@@ -269,7 +271,7 @@ fn numbered(columns: usize, truth: &BTreeSet<&str>) -> Result<Vec<String>, Unlik
     }
     Err(Unlike::Unnamed(format!(
         "the model's scores have no names, so their classes are 0 to {}, and the labels of the holdout are {}; name the \
-         columns, or give the class as an output",
+         columns in the bundle's classes, or give the class as an output",
         columns - 1,
         some_of(truth)
     )))

@@ -105,11 +105,18 @@ async fn run(context: &Context, event: &Event) -> Result<Option<Event>, Failure>
             Some(reference) => Some(context.store.read(reference, MAX_PART).await?),
             None => None,
         };
-        let ours = Subject { artifact: bytes, settings, features: bundle.features.clone() };
+        let ours = Subject {
+            artifact: bytes,
+            settings,
+            features: bundle.features.clone(),
+            classes: bundle.classes.clone(),
+        };
         let theirs = match &active {
             Some(active) => {
-                let known = features(context, &candidate.model, active.digest.as_deref()).await?;
-                Some(Subject { features: known.or(bundle.features.clone()), ..active.subject.clone() })
+                let known = deployed(context, &candidate.model, active.digest.as_deref()).await?;
+                let (features, classes) = known.map_or((None, None), |known| (known.features, known.classes));
+                let features = features.or(bundle.features.clone());
+                Some(Subject { features, classes, ..active.subject.clone() })
             }
             None => None,
         };
@@ -178,21 +185,17 @@ async fn active(runner: &Runner, model: &str) -> Result<(Option<Active>, u64), F
         true => Some(runner.part(model, &version, "manifest").await?),
         false => None,
     };
-    let subject = Subject { artifact, settings, features: None };
+    let subject = Subject { artifact, settings, features: None, classes: None };
     Ok((Some(Active { version, digest: found.digest, subject }), generation))
 }
 
-/// The columns that a served model sees, if the store has the bundle that it was deployed from.
-async fn features(
-    context: &Context,
-    model: &str,
-    digest: Option<&str>,
-) -> Result<Option<Vec<String>>, Failure> {
+/// The bundle that a served model was deployed from, if the store has it.
+async fn deployed(context: &Context, model: &str, digest: Option<&str>) -> Result<Option<Bundle>, Failure> {
     let deployed: Vec<Value> = context.store.log("active", model, MAX_DEPLOYED).await?;
     let entry = deployed.into_iter().rev().find(|entry| entry["digest"].as_str() == digest);
     let bundle = entry.and_then(|entry| Reference::deserialize(&entry["bundle"]).ok());
     match bundle {
-        Some(bundle) => Ok(Bundle::read(&context.store, &bundle).await?.features),
+        Some(bundle) => Bundle::read(&context.store, &bundle).await.map(Some),
         None => Ok(None),
     }
 }

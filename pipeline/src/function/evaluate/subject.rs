@@ -35,6 +35,8 @@ pub(super) struct Subject {
     pub settings: Option<Bytes>,
     /// The columns that it sees, in its order.
     pub features: Option<Vec<String>>,
+    /// What the columns of its scores stand for, if the model itself does not say.
+    pub classes: Option<Vec<String>>,
 }
 
 /// What came of a comparison.
@@ -138,7 +140,7 @@ fn measure(
     let settings = Settings::parse(subject.settings.as_deref().unwrap_or_default())?;
     let instance = load(subject, &settings, &limits)?;
     let mapping = holdout.fit(instance.signature()).map_err(unfit)?;
-    let output = Output::of(instance.signature(), rule).map_err(unfit)?;
+    let output = Output::of(instance.signature(), subject.classes.as_deref(), rule).map_err(unfit)?;
     let mut most = match mapping.batch() {
         None => BATCH,
         Some(1) => 1,
