@@ -365,6 +365,28 @@ fn what_was_given_up_is_told_and_can_be_tried_again() {
 }
 
 #[test]
+fn the_history_says_which_runs_have_deliveries_that_were_given_up() {
+    let kind = "dev.baton.dataset.updated.v1";
+    let pipeline = Pipeline::new()
+        .broker(0, 50, None)
+        .trigger("work", kind, "service/work")
+        .service("work", &Service::replying("out"));
+    let engine = pipeline.start();
+    let history = || {
+        let mut command = std::process::Command::new(baton_tests::runner::binary());
+        let output = command.args(["history", "--runs", "--pipeline", engine.address()]).output();
+        String::from_utf8(output.expect("it runs").stderr).expect("UTF-8")
+    };
+    for (id, what) in [("1", "status 422"), ("2", "fine"), ("3", "status 422")] {
+        engine.post(&event(kind, id, json!({"do": {"work": what}})));
+        engine.settle();
+        let expected = ["one of these runs has a", "one of these runs has a", "2 of these runs have"];
+        let text = history();
+        assert!(text.contains(expected[id.parse::<usize>().expect("a number") - 1]), "{id}: {text}");
+    }
+}
+
+#[test]
 fn a_job_that_is_the_dead_letter_sink_sees_why() {
     let pipeline = Pipeline::new()
         .broker(0, 50, Some("job/train"))

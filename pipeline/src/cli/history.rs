@@ -1,5 +1,6 @@
 //! `baton history` and `baton lineage`: the records, asked over HTTP or read from the engine's folder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -168,7 +169,27 @@ fn show_runs(arguments: &HistoryArgs) -> Result<(), Failure> {
     let cells = cells.map(|row| row.into_iter().map(|cell| readable(&cell)).collect());
     let headings: Vec<String> = shown.iter().map(|column| column.name.to_uppercase()).collect();
     table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &cells.collect::<Vec<_>>());
+    match given_up(&arguments.records, &runs) {
+        0 => {}
+        1 => note("one of these runs has a delivery that was given up: baton pipeline dead"),
+        count => {
+            note(&format!("{count} of these runs have deliveries that were given up: baton pipeline dead"))
+        }
+    }
     Ok(())
+}
+
+/// How many of these runs do not go on because a delivery of theirs was given up, as far as whoever runs the pipeline can be asked.
+fn given_up(records: &RecordsArgs, runs: &[Value]) -> usize {
+    if records.data.is_some() {
+        return 0;
+    }
+    let dead =
+        ask(records, &["v1", "deliveries"], &[("state", "dead"), ("limit", "1000")]).unwrap_or_default();
+    let dead: BTreeSet<&str> =
+        dead["deliveries"].as_array().into_iter().flatten().filter_map(|one| one["run"].as_str()).collect();
+    let shown: BTreeSet<&str> = runs.iter().filter_map(|run| run["run"].as_str()).collect();
+    shown.intersection(&dead).count()
 }
 
 fn show_lineage(arguments: &LineageArgs) -> Result<(), Failure> {
