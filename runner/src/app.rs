@@ -18,7 +18,9 @@ use crate::engine::{Engines, step_back};
 use crate::error::{Code, Error, Result};
 use crate::inference::oip::{self, RepositoryControl};
 use crate::inference::{Grpc, Inference, typed};
-use crate::lifecycle::{Accept, Ended, Shutdown, bind, bind_shared, reclaimable, serve, wait_for_signal};
+use crate::lifecycle::{
+    Accept, Ended, Shutdown, bind, bind_shared, raise_descriptors, reclaimable, serve, wait_for_signal,
+};
 use crate::model::Models;
 use crate::requestlog::RequestLog;
 use crate::store::Store;
@@ -34,6 +36,7 @@ const ADMIN_THREADS: usize = 2;
 /// Why it could not start.
 pub fn run(config: Config) -> Result<Ended> {
     failpoint::configure().map_err(|text| Error::new(Code::BadConfig, text))?;
+    raise_descriptors();
     let metrics = Metrics::new()?;
     let store = Store::open(&config.store)?;
     let engines =

@@ -4,11 +4,12 @@
 //! is known to memory only, so after a crash it is pending, and is delivered again. The answer of a function, the deliveries
 //! that follow from it and the end of its own delivery are one transaction, so each has its effect once.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use base64::Engine as _;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::call::Failure;
 use super::router::{Address, Route, Router};
@@ -135,13 +136,13 @@ struct New<'a> {
     kind: Kind,
     again: u32,
     mark: Option<&'a str>,
-    origin: Option<i64>,
+    reasons: Option<String>,
     hops: u32,
 }
 
 impl<'a> New<'a> {
     fn of(route: &'a Route, seq: i64) -> Self {
-        Self { route, seq, kind: Kind::Event, again: 0, mark: None, origin: None, hops: 0 }
+        Self { route, seq, kind: Kind::Event, again: 0, mark: None, reasons: None, hops: 0 }
     }
 }
 
@@ -153,7 +154,7 @@ fn create(transaction: &Transaction, router: &Router, new: &New) -> rusqlite::Re
     };
     let rows = transaction
         .prepare_cached(
-            "INSERT INTO delivery (event, trigger, kind, revision, again, mark, origin, lane, hops, next_at, changed)
+            "INSERT INTO delivery (event, trigger, kind, revision, again, mark, reasons, lane, hops, next_at, changed)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -163,7 +164,7 @@ fn create(transaction: &Transaction, router: &Router, new: &New) -> rusqlite::Re
             new.route.revision,
             new.again,
             new.mark,
-            new.origin,
+            new.reasons,
             router.lanes[to.lane].key,
             new.hops,
             now()
@@ -229,19 +230,23 @@ pub(crate) fn bury(transaction: &Transaction, id: i64, error: &str) -> rusqlite:
 pub(crate) fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
     connection
         .prepare_cached(
-            "SELECT event, trigger, kind, attempt, hops, mark, origin, body FROM delivery
+            "SELECT event, trigger, kind, attempt, hops, mark, reasons, body FROM delivery
              JOIN event ON event.seq = delivery.event WHERE delivery.id = ?1",
         )?
         .query_row(params![id], |row| {
             let is_dead_letter = row.get_ref(2)?.as_str()? == Kind::DeadLetter.name();
-            let mut event = Event::from_json(row.get_ref(7)?.as_bytes()?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, error.into())
-            })?;
+            let unreadable = |column, error: Box<dyn std::error::Error + Send + Sync>| {
+                rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
+            };
+            let mut event =
+                Event::from_json(row.get_ref(7)?.as_bytes()?).map_err(|error| unreadable(7, error.into()))?;
             if let Some(mark) = row.get(5)? {
                 event.extensions.insert(REVISION.to_owned(), mark);
             }
-            if let Some(origin) = row.get::<_, Option<i64>>(6)? {
-                explain(connection, origin, &mut event)?;
+            if let Some(reasons) = row.get_ref(6)?.as_str_or_null()? {
+                let reasons: BTreeMap<String, String> =
+                    serde_json::from_str(reasons).map_err(|error| unreadable(6, error.into()))?;
+                event.extensions.extend(reasons);
             }
             Ok(Due {
                 id,
@@ -255,23 +260,13 @@ pub(crate) fn read(connection: &Connection, id: i64) -> rusqlite::Result<Due> {
         })
 }
 
-/// Tells a dead letter sink why, in Knative's attributes; a code of -1 means that there was no answer, and the data is base64 of at most
-/// 1024 characters.
-fn explain(connection: &Connection, origin: i64, event: &mut Event) -> rusqlite::Result<()> {
-    let (lane, status, error, body) = connection
-        .prepare_cached("SELECT lane, last_status, last_error, last_body FROM delivery WHERE id = ?1")?
-        .query_row(params![origin], |row| {
-            let (status, body) = (row.get::<_, Option<u16>>(1)?, row.get::<_, Option<Vec<u8>>>(3)?);
-            Ok((row.get::<_, String>(0)?, status, row.get::<_, Option<String>>(2)?.unwrap_or_default(), body))
-        })?;
-    let data = body.filter(|body| !body.is_empty()).unwrap_or(error.into_bytes());
+/// What tells a dead letter sink why, in Knative's attributes; a code of -1 means that there was no answer, and the data is base64 of at
+/// most 1024 characters.
+fn reasons(lane: &str, failure: &Failure) -> String {
+    let data = if failure.body.is_empty() { failure.text.as_bytes() } else { &failure.body };
     let data = base64::engine::general_purpose::STANDARD.encode(&data[..data.len().min(768)]);
-    let code = status.map_or_else(|| "-1".to_owned(), |status| status.to_string());
-    for (name, value) in [("knativeerrordest", lane), ("knativeerrorcode", code), ("knativeerrordata", data)]
-    {
-        event.extensions.insert(name.to_owned(), value);
-    }
-    Ok(())
+    let code = failure.status.map_or_else(|| "-1".to_owned(), |status| status.to_string());
+    json!({ "knativeerrordest": lane, "knativeerrorcode": code, "knativeerrordata": data }).to_string()
 }
 
 /// The function is done: its reply, what follows from it, and the end of the delivery.
@@ -308,7 +303,7 @@ pub(crate) fn done(
     }
     transaction
         .prepare_cached(
-            "UPDATE delivery SET state = 'done', reply = ?2, last_status = ?3, last_error = NULL, last_body = NULL, changed = ?4
+            "UPDATE delivery SET state = 'done', reply = ?2, last_status = ?3, last_error = NULL, changed = ?4
              WHERE id = ?1",
         )?
         .execute(params![due.id, reply.map(|_| accepted.seq), status, now()])?;
@@ -324,10 +319,10 @@ pub(crate) fn later(
 ) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "UPDATE delivery SET attempt = attempt + 1, next_at = ?2, last_error = ?3, last_status = ?4, last_body = ?5, changed = ?6
+            "UPDATE delivery SET attempt = attempt + 1, next_at = ?2, last_error = ?3, last_status = ?4, changed = ?5
              WHERE id = ?1 AND state = 'pending'",
         )?
-        .execute(params![id, next_at, failure.text, failure.status, failure.body, now()])?;
+        .execute(params![id, next_at, failure.text, failure.status, now()])?;
     Ok(())
 }
 
@@ -343,10 +338,10 @@ pub(crate) fn dead(
     }
     transaction
         .prepare_cached(
-            "UPDATE delivery SET state = 'dead', attempt = attempt + 1, last_error = ?2, last_status = ?3, last_body = ?4, changed = ?5
+            "UPDATE delivery SET state = 'dead', attempt = attempt + 1, last_error = ?2, last_status = ?3, changed = ?4
              WHERE id = ?1",
         )?
-        .execute(params![due.id, failure.text, failure.status, failure.body, now()])?;
+        .execute(params![due.id, failure.text, failure.status, now()])?;
     let mut accepted = Accepted::default();
     if due.kind == Kind::Event
         && let Some(route) = router.route(&due.trigger)
@@ -355,7 +350,7 @@ pub(crate) fn dead(
         let again = 1 + last(transaction, route, due.seq, Kind::DeadLetter)?.unwrap_or(0);
         let new = New {
             kind: Kind::DeadLetter,
-            origin: Some(due.id),
+            reasons: Some(reasons(&router.lanes[route.to.lane].key, failure)),
             again,
             hops: due.hops + 1,
             ..New::of(route, due.seq)
@@ -424,7 +419,8 @@ pub(crate) fn requeue(
         transaction
             .prepare_cached(
                 "UPDATE delivery SET state = 'pending', attempt = 0, next_at = ?2, changed = ?2, lane = ?3, revision = ?4,
-                 again = coalesce(?5, again) WHERE id = ?1",
+                 again = coalesce(?5, again), mark = CASE WHEN kind = 'dead' THEN mark WHEN ?5 > 0 THEN ?4 || '-' || ?5
+                 WHEN mark IS NULL OR revision = ?4 THEN mark ELSE ?4 END WHERE id = ?1",
             )?
             .execute(params![id, now(), router.lanes[to.lane].key, route.revision, again])?;
         number += 1;
@@ -479,6 +475,7 @@ pub(crate) fn repeat(
 /// any more is dead. Gives how many died.
 pub(crate) fn adopt(transaction: &Transaction, router: &Router) -> rusqlite::Result<usize> {
     let names: Vec<&str> = router.routes.iter().map(|route| route.name.as_str()).collect();
+    let mut died = 0;
     for route in &router.routes {
         let lane = &router.lanes[route.to.lane].key;
         let revision = &route.revision;
@@ -500,18 +497,27 @@ pub(crate) fn adopt(transaction: &Transaction, router: &Router) -> rusqlite::Res
             "DELETE FROM delivery WHERE trigger = ?1 AND kind = 'event' AND state = 'pending' AND revision <> ?2",
             params![route.name, revision],
         )?;
-        if let Some(Address { lane, .. }) = route.dead_letter {
-            transaction.execute(
-                "UPDATE delivery SET lane = ?2 WHERE trigger = ?1 AND kind = 'dead' AND state = 'pending'",
-                params![route.name, router.lanes[lane].key],
-            )?;
-        }
+        died += match route.dead_letter {
+            Some(Address { lane, .. }) => {
+                transaction.execute(
+                    "UPDATE delivery SET lane = ?2 WHERE trigger = ?1 AND kind = 'dead' AND state = 'pending'",
+                    params![route.name, router.lanes[lane].key],
+                )?;
+                0
+            }
+            None => transaction.execute(
+                "UPDATE delivery SET state = 'dead', changed = ?2, last_error = 'there is no dead letter sink any more'
+                 WHERE trigger = ?1 AND kind = 'dead' AND state = 'pending'",
+                params![route.name, now()],
+            )?,
+        };
     }
-    transaction.execute(
+    died += transaction.execute(
         "UPDATE delivery SET state = 'dead', changed = ?2, last_error = 'the trigger ' || trigger || ' is no longer in the manifests'
          WHERE state = 'pending' AND trigger NOT IN (SELECT value FROM json_each(?1))",
         params![serde_json::to_string(&names).unwrap_or_default(), now()],
-    )
+    )?;
+    Ok(died)
 }
 
 #[cfg(test)]
@@ -520,7 +526,6 @@ mod tests {
     use crate::manifest::{
         Backoff, Command, Delivery, Destination, Filter, LocalRun, Pipeline, Ready, Service, Trigger,
     };
-    use serde_json::json;
     use std::time::Duration;
 
     fn database() -> Connection {
@@ -532,6 +537,10 @@ mod tests {
 
     /// A router with these triggers, each to a service of its own name and revision.
     fn router(triggers: &[(&str, &str)]) -> Router {
+        router_with(triggers, None)
+    }
+
+    fn router_with(triggers: &[(&str, &str)], dead_letter: Option<&str>) -> Router {
         let service = |name: &str, revision: &str| Service {
             name: name.to_owned(),
             run: LocalRun {
@@ -549,20 +558,26 @@ mod tests {
             idle: Duration::from_secs(1),
             ready: Ready::Port,
         };
+        let to = |name: &str| Destination::Service { name: name.to_owned(), path: String::new() };
         let trigger = |name: &str| Trigger {
             name: name.to_owned(),
             filter: Filter::All(vec![]),
-            subscriber: Destination::Service { name: name.to_owned(), path: String::new() },
+            subscriber: to(name),
             delivery: Delivery {
                 retry: 0,
                 backoff: Backoff::Linear,
                 delay: Duration::ZERO,
                 timeout: None,
-                dead_letter: None,
+                dead_letter: dead_letter.map(to),
             },
         };
         Router::new(&Pipeline {
-            services: triggers.iter().map(|(name, revision)| service(name, revision)).collect(),
+            services: triggers
+                .iter()
+                .copied()
+                .chain(dead_letter.map(|name| (name, "1")))
+                .map(|(name, revision)| service(name, revision))
+                .collect(),
             triggers: triggers.iter().map(|(name, _)| trigger(name)).collect(),
             ..Pipeline::default()
         })
@@ -699,6 +714,67 @@ mod tests {
         in_transaction(&mut connection, |transaction| adopt(transaction, &routers[2]));
         let due = due_of(&connection, "service/a").remove(0);
         assert_eq!((due.event.attribute(REVISION), due.attempt), (Some("3"), 0));
+    }
+
+    #[test]
+    fn a_requeued_delivery_whose_code_goes_back_leaves_its_dead_letter_as_it_was() {
+        let mut connection = database();
+        let [good, bad] = ["1", "2"].map(|revision| router_with(&[("a", revision)], Some("sink")));
+        post(&mut connection, &good, "1");
+        let due = due_of(&connection, "service/a").remove(0);
+        in_transaction(&mut connection, |transaction| done(transaction, &good, &due, Some(204), None));
+        in_transaction(&mut connection, |transaction| super::super::rerun::rerun(transaction, &bad));
+        let due = due_of(&connection, "service/a").remove(0);
+        let failure = Failure { status: Some(500), body: b"why".to_vec(), ..Failure::new("no") };
+        in_transaction(&mut connection, |transaction| dead(transaction, &bad, &due, &failure));
+        in_transaction(&mut connection, |transaction| requeue(transaction, &bad, &Requeue::default()));
+        assert_eq!(rows(&connection), ["a 1 done", "a 2 pending", "a 2 pending"]);
+        in_transaction(&mut connection, |transaction| adopt(transaction, &good));
+        assert_eq!(rows(&connection), ["a 1 done", "a 2 pending"]);
+        let told = due_of(&connection, "service/sink").remove(0).event;
+        let reasons = ["knativeerrordest", "knativeerrorcode", "knativeerrordata"];
+        assert_eq!(reasons.map(|name| told.attribute(name)), [Some("service/a"), Some("500"), Some("d2h5")]);
+        // Nobody is left to be told.
+        assert_eq!(
+            in_transaction(&mut connection, |transaction| adopt(transaction, &router(&[("a", "1")]))),
+            1
+        );
+        assert_eq!(rows(&connection), ["a 1 done", "a 2 dead"]);
+    }
+
+    #[test]
+    fn a_repetition_that_is_tried_with_other_code_answers_another_event() {
+        let mut connection = database();
+        let routers = ["0", "1", "2"].map(|revision| router(&[("a", revision)]));
+        post(&mut connection, &routers[0], "1");
+        let mut marks = Vec::new();
+        let mut next = |connection: &Connection| {
+            let due = due_of(connection, "service/a").remove(0);
+            marks.push(due.event.attribute(REVISION).map(str::to_owned));
+            due
+        };
+        let due = next(&connection);
+        in_transaction(&mut connection, |transaction| done(transaction, &routers[0], &due, Some(204), None));
+        in_transaction(&mut connection, |transaction| super::super::rerun::rerun(transaction, &routers[1]));
+        let due = next(&connection);
+        in_transaction(&mut connection, |transaction| {
+            dead(transaction, &routers[1], &due, &Failure::new("no"))
+        });
+        in_transaction(&mut connection, |transaction| requeue(transaction, &routers[2], &Requeue::default()));
+        let due = next(&connection);
+        in_transaction(&mut connection, |transaction| done(transaction, &routers[2], &due, Some(204), None));
+        // Of an earlier revision, beside that which is done with the present one.
+        in_transaction(&mut connection, |transaction| super::super::rerun::rerun(transaction, &routers[1]));
+        let due = next(&connection);
+        in_transaction(&mut connection, |transaction| {
+            dead(transaction, &routers[1], &due, &Failure::new("no"))
+        });
+        in_transaction(&mut connection, |transaction| requeue(transaction, &routers[2], &Requeue::default()));
+        next(&connection);
+        assert_eq!(
+            marks,
+            [None, Some("1"), Some("2"), Some("1"), Some("2-1")].map(|mark| mark.map(str::to_owned))
+        );
     }
 
     #[test]

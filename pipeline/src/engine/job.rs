@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::deliveries::{self, Accepted, Due, now};
+use super::deliveries::{self, Accepted, Due, Kind, now};
 use super::ledger::LedgerError;
 use super::process::{Process, describe};
 use super::router::Router;
@@ -70,7 +70,7 @@ struct Cost {
 }
 
 /// Makes the job of an event, and ends the delivery. The name: the sink's and the first 12 hex digits of the SHA-256 of the event's source, id,
-/// and, for one that is delivered again on purpose, its mark.
+/// for one that is delivered again on purpose its mark, and for a dead letter, which may be one of several, its delivery's number.
 pub(crate) fn create(
     transaction: &Transaction,
     router: &Router,
@@ -80,6 +80,10 @@ pub(crate) fn create(
     let event = &due.event;
     let mut parts = vec![event.source.as_bytes(), event.id.as_bytes()];
     parts.extend(event.extensions.get(REVISION).map(String::as_bytes));
+    let number = due.id.to_string();
+    if due.kind == Kind::DeadLetter {
+        parts.extend([b"dead", number.as_bytes()]);
+    }
     let name = format!("{sink}-{}", &hex(&parts)[..12]);
     transaction
         .prepare_cached(
@@ -121,24 +125,37 @@ pub(crate) fn recover(transaction: &Transaction) -> rusqlite::Result<usize> {
     transaction.execute("UPDATE job SET state = 'waiting' WHERE state = 'running'", [])
 }
 
-/// Takes the next jobs: from now on they run.
+/// Takes the next jobs: from now on they run. One whose event cannot be read has ended.
 fn take(transaction: &Transaction, limit: usize) -> rusqlite::Result<Vec<Job>> {
-    let jobs: Vec<Job> = transaction
-        .prepare_cached(
-            "SELECT name, sink, delivery FROM job WHERE state = 'waiting' ORDER BY created, rowid LIMIT ?1",
-        )?
-        .query_map(params![limit as i64], |row| {
-            let event = deliveries::read(transaction, row.get(2)?)?.event;
-            Ok(Job { name: row.get(0)?, sink: row.get(1)?, event })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    for job in &jobs {
-        transaction
+    let mut jobs = Vec::new();
+    while jobs.len() < limit {
+        let next: Option<(String, String, i64)> = transaction
             .prepare_cached(
-                "UPDATE job SET state = 'running', folder = 1, started = ?2,
-                 since = coalesce(since, (SELECT max(seq) FROM event)) WHERE name = ?1",
+                "SELECT name, sink, delivery FROM job WHERE state = 'waiting' ORDER BY created, rowid LIMIT 1",
             )?
-            .execute(params![job.name, now()])?;
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((name, sink, delivery)) = next else { break };
+        match deliveries::read(transaction, delivery) {
+            Ok(due) => {
+                transaction
+                    .prepare_cached(
+                        "UPDATE job SET state = 'running', folder = 1, started = ?2,
+                         since = coalesce(since, (SELECT max(seq) FROM event)) WHERE name = ?1",
+                    )?
+                    .execute(params![name, now()])?;
+                jobs.push(Job { name, sink, event: due.event });
+            }
+            Err(rusqlite::Error::FromSqlConversionFailure(_, _, error)) => {
+                tracing::error!(job = name, "ended, the event cannot be read: {error}");
+                transaction.execute(
+                    "UPDATE job SET state = 'ended', ended = ?2, result = 'exit',
+                     error = 'the event cannot be read: ' || ?3 WHERE name = ?1",
+                    params![name, now(), error.to_string()],
+                )?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(jobs)
 }

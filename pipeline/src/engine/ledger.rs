@@ -105,9 +105,12 @@ impl Ledger {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000;",
         )?;
         check_format(&writing, &folder.path)?;
-        records::create_tables(&writing)?;
-        writing.execute_batch(include_str!("schema.sql"))?;
-        writing.pragma_update(None, "user_version", FORMAT)?;
+        // All of it or nothing: a database without its format would be another version's.
+        let making = writing.transaction()?;
+        records::create_tables(&making)?;
+        making.execute_batch(include_str!("schema.sql"))?;
+        making.pragma_update(None, "user_version", FORMAT)?;
+        making.commit()?;
         folder.id = id_of(&writing, &folder.path)?;
         let reading = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         reading.execute_batch("PRAGMA busy_timeout = 10000;")?;

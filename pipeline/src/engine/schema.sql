@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS delivery (
     again INTEGER NOT NULL DEFAULT 0,
     -- The attribute batonrevision of a delivery that is a repetition.
     mark TEXT,
-    origin INTEGER REFERENCES delivery(id),
+    -- What a dead letter sink is told beside the event: attributes, a JSON object.
+    reasons TEXT,
     lane TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'pending',
     -- Failed attempts so far.
@@ -23,7 +24,6 @@ CREATE TABLE IF NOT EXISTS delivery (
     changed INTEGER NOT NULL,
     last_error TEXT,
     last_status INTEGER,
-    last_body BLOB,
     reply INTEGER REFERENCES event(seq),
     UNIQUE (event, trigger, kind, revision, again)
 );

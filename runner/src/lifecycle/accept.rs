@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus::IntGauge;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,6 +27,8 @@ use crate::error::{Code, Error, Result};
 
 /// Pending connections of a listener.
 const BACKLOG: i32 = 1024;
+/// Open files that are asked for.
+const DESCRIPTORS: u64 = 65_536;
 /// After an accept that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 /// HTTP/2 windows: one image-sized tensor fits a stream's. Fixed, since adaptive windows cost small messages 10 %.
@@ -75,6 +78,20 @@ fn listen(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener> {
             format!("cannot listen on {address}: {error}; is it in use by another process?"),
         )
     })
+}
+
+/// Lets the process open as many files as it may, at most 65,536 (some programs that it starts go through all numbers). Gives how
+/// many.
+pub fn raise_descriptors() -> usize {
+    let mut limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+    if limits.current.is_some_and(|current| current < most) {
+        limits.current = Some(most);
+        if let Err(error) = setrlimit(Resource::Nofile, limits) {
+            tracing::warn!("the limit of open files stays as it is: {error}");
+        }
+    }
+    usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }
 
 /// Accepts and serves until shutdown begins; connections go on in tasks of their own.

@@ -5,6 +5,6 @@ mod guard;
 mod leftover;
 mod shutdown;
 
-pub use accept::{Accept, bind, bind_shared, serve};
+pub use accept::{Accept, bind, bind_shared, raise_descriptors, serve};
 pub use leftover::reclaimable;
 pub use shutdown::{Ended, Shutdown, wait_for_signal};
