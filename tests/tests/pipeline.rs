@@ -387,20 +387,45 @@ fn the_history_says_which_runs_have_deliveries_that_were_given_up() {
 }
 
 #[test]
-fn a_job_that_is_the_dead_letter_sink_sees_why() {
+fn a_job_that_is_the_dead_letter_sink_is_told_each_time_and_sees_why() {
     let pipeline = Pipeline::new()
         .broker(0, 50, Some("job/train"))
         .trigger("work", "in", "service/work")
+        .trigger("job", "in", "job/train")
         .service("work", &Service::replying("out"))
         .job(0, 30, None);
     let engine = pipeline.start();
     engine.post(&told("1", "status 422"));
     engine.wait_for("it is told", || pipeline.notes("dead").len() == 1);
-    let told: Value = serde_json::from_str(&pipeline.notes("dead")[0]).expect("JSON");
-    assert_eq!(
-        (&told["knativeerrordest"], &told["knativeerrorcode"]),
-        (&json!("service/work"), &json!("422"))
-    );
+    engine.wait_for("the event's own job", || pipeline.notes("jobs").len() == 2);
+    assert_eq!(engine.requeue(json!({"trigger": "work"})), 1);
+    engine.wait_for("it is told again", || pipeline.notes("dead").len() == 2);
+    for line in pipeline.notes("dead") {
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(
+            (&told["knativeerrordest"], &told["knativeerrorcode"]),
+            (&json!("service/work"), &json!("422"))
+        );
+    }
+}
+
+#[test]
+fn an_event_as_long_as_one_may_be_reaches_a_function() {
+    let pipeline =
+        Pipeline::new().broker(0, 50, None).trigger("history", "in", "service/history").service_running(
+            "history",
+            &Service::default(),
+            &format!("{} fn history", baton_tests::runner::binary().display()),
+        );
+    let engine = pipeline.start();
+    let mut long = event("in", "long", json!({}));
+    for number in 0..25 {
+        long[format!("attribute{number}")] = "€".repeat(1_300).into();
+    }
+    engine.post(&long);
+    engine.settle();
+    assert_eq!(engine.deliveries("dead"), Vec::<Value>::new());
+    assert_eq!(engine.deliveries("done").len(), 1);
 }
 
 #[test]
@@ -814,14 +839,16 @@ fn half_sent_requests_are_cut_and_idle_connections_do_not_hold_up_the_end() {
         stream.write_all(bytes).expect("sent");
         stream
     };
-    let half: Vec<TcpStream> = (0..300).map(|_| open(b"POST / HTTP/1.1\r\nhost: x")).collect();
+    let headers = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 9\r\n\r\n{";
+    let half: Vec<TcpStream> =
+        (0..300).map(|number| open(&headers[..headers.len() * (number % 2 + 1) / 2])).collect();
     let idle: Vec<TcpStream> = (0..300).map(|_| open(b"")).collect();
     engine.post(&event("in", "between", json!({})));
     engine.settle();
     assert_eq!(engine.events("out").len(), 1);
     for mut stream in half {
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
-        assert_eq!(stream.read(&mut [0]).expect("its end, not the time limit"), 0);
+        stream.read_to_end(&mut Vec::new()).expect("its end, not the time limit");
     }
     let (status, took) = engine.terminate();
     assert!(status.success() && took < Duration::from_secs(5), "{status} {took:?}");

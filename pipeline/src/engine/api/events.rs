@@ -23,7 +23,9 @@ const DEFAULT: u32 = 100;
 const MOST: u32 = 1000;
 /// Bytes of one answer: it ends early rather than become much larger.
 const ENOUGH: usize = 4 << 20;
+/// What is read at once for somebody who follows, and held as long as he does not read it.
 const BATCH: u32 = 50;
+const FOLLOWED: usize = 64 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
@@ -66,7 +68,7 @@ async fn list(
         return Sse::new(follow(engine, wanted)).keep_alive(keep_alive).into_response();
     }
     let limit = wanted.limit.unwrap_or(DEFAULT).min(MOST);
-    match engine.ledger.read(move |connection| read(connection, &wanted, limit)).await {
+    match engine.ledger.read(move |connection| read(connection, &wanted, limit, ENOUGH)).await {
         Ok(events) => {
             let next = json!(events.last().map(|event| event.seq));
             let events: Vec<String> = events.into_iter().map(|event| event.text).collect();
@@ -77,7 +79,12 @@ async fn list(
     }
 }
 
-fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<Listed>> {
+fn read(
+    connection: &Connection,
+    wanted: &Wanted,
+    limit: u32,
+    enough: usize,
+) -> rusqlite::Result<Vec<Listed>> {
     // The conditions are put together so that SQLite takes the index of the one that is there.
     let mut query = "SELECT seq, arrived, cause, body, run, type FROM event WHERE seq > ?1".to_owned();
     for (given, condition) in [(&wanted.run, " AND run = ?2"), (&wanted.kind, " AND type = ?3")] {
@@ -87,7 +94,7 @@ fn read(connection: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Resul
     let mut statement = connection.prepare_cached(&query)?;
     let mut rows = statement.query(params![wanted.after, wanted.run, wanted.kind, limit])?;
     let (mut found, mut bytes) = (Vec::new(), 0);
-    while bytes < ENOUGH
+    while bytes < enough
         && let Some(row) = rows.next()?
     {
         let seq: i64 = row.get(0)?;
@@ -122,7 +129,8 @@ fn follow(
             }
             newest.mark_unchanged();
             let query = wanted.clone();
-            let found = engine.ledger.read(move |connection| read(connection, &query, BATCH)).await.ok()?;
+            let found =
+                engine.ledger.read(move |connection| read(connection, &query, BATCH, FOLLOWED)).await.ok()?;
             if let Some(last) = found.last() {
                 wanted.after = last.seq;
                 ready = found.into();
