@@ -526,7 +526,8 @@ impl View<'_> {
             .optional()
     }
 
-    /// Who rolls back need not say which attempt: it is the one that was deployed last before. The first one was, whatever clocks say.
+    /// Who rolls back need not say which attempt: it is the one that was deployed last before. What comes before
+    /// all of them is of the first, since clocks need not agree.
     fn rolled_back(&mut self, model: &str, deployed: &Seen) -> rusqlite::Result<Option<Seen>> {
         let is_first = self.deployed_beside(model, deployed, true)?.is_none();
         let from = if is_first { i64::MIN } else { deployed.at() };
@@ -564,7 +565,7 @@ impl View<'_> {
             return Ok(true);
         }
         let facts = self.load(part)?.unwrap_or_default();
-        // Of which bundle, nobody said.
+        // What came of some attempt, and nobody said of which.
         let is_result = |kind: &Kind| !matches!(kind, Kind::Started | Kind::Failed | Kind::RolledBack);
         if facts.last.keys().any(is_result)
             || facts.last.contains_key(&Kind::RolledBack) && !self.has_deployed(&part.model)?
