@@ -210,6 +210,69 @@ fn from_the_digest_of_an_answer_to_data_code_and_cost() {
 }
 
 #[test]
+fn what_is_served_is_told_as_it_was_made_though_its_run_trained_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut connection = records(folder.path());
+    let name = "b000000000000002";
+    let bundle = json!({ "digest": digest("worse"), "size": 5 });
+    let worse = json!([{ "code": "WORSE", "text": "accuracy" }]);
+    let training = json!({ "model": "iris", "bundle": bundle, "parameters": { "depth": 9 },
+        "code": { "digest": digest("new code") }, "metrics": { "accuracy": 0.1 } });
+    let more = [
+        ("training.finished", training),
+        (
+            "model.evaluated",
+            json!({ "model": "iris", "bundle": bundle, "candidate": { "accuracy": 0.1 }, "verdict": "reject", "reasons": worse }),
+        ),
+        ("model.rejected", json!({ "model": "iris", "bundle": bundle, "reasons": worse })),
+        ("training.failed", json!({ "model": "iris", "reason": "memory", "error": "killed" })),
+    ];
+    let transaction = connection.transaction().expect("a transaction");
+    for (second, (kind, data)) in more.into_iter().enumerate() {
+        let mut event = Event::new("/test", kind, kind, "iris", name, data);
+        event.time = Some(format!("2026-11-20T11:00:0{second}Z"));
+        insert(&transaction, &event, None).expect("inserted");
+    }
+    transaction.commit().expect("committed");
+    let data = folder.path().to_str().expect("UTF-8");
+    let served = digest(&format!("served {name}"));
+    let tree = shown(&["lineage", "--data", data, &served]);
+    for part in ["deployed  iris@3", "accuracy=0.95", "depth=3", "verdict     accept"] {
+        assert!(tree.contains(part), "{part}: {tree}");
+    }
+    for part in ["WORSE", "depth=9", "memory"] {
+        assert!(!tree.contains(part), "{part}: {tree}");
+    }
+    let columns = "run,state,version,parameters.depth,accuracy,bundle";
+    let csv = shown(&[
+        "history",
+        "--data",
+        data,
+        "--csv",
+        "--columns",
+        columns,
+        "--where",
+        "run = 'b000000000000002'",
+    ]);
+    let expected = format!(
+        "{columns}\n{name},failed,,,,\n{name},refused,,9,0.1,{}\n{name},deployed,3,3,0.95,{}\n",
+        digest("worse"),
+        digest(&format!("bundle {name}"))
+    );
+    assert_eq!(csv, expected);
+    let found = shown(&[
+        "history",
+        "--data",
+        data,
+        "--json",
+        "--where",
+        "reasons ~ 'worse' and started < 9999-12-31",
+    ]);
+    assert_eq!(runs_of(&found).concat(), "b");
+    assert!(shown(&["lineage", "--data", data, &digest("new code")]).contains("refused  iris"));
+}
+
+#[test]
 fn the_pipeline_answers_as_its_folder_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let _writer = records(folder.path());

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RecordsError;
-use super::view::{Past, as_it_was};
+use super::view::{Part, Past, as_it_was};
 
 /// Runs that one answer holds, the newest of all.
 const MAX_RUNS: usize = 200;
@@ -59,7 +59,8 @@ pub struct DatasetVersion {
     pub started: Option<String>,
 }
 
-/// A thing or a run. `id` is its digest, `run:NAME` or `run:NAME/MODEL`.
+/// A thing or a run. `id` is its digest, `run:NAME` or `run:NAME/MODEL`; of several attempts at a model in one answer
+/// `run:NAME/MODEL/BUNDLE`, with the first digits of the bundle that each made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     pub id: String,
@@ -88,13 +89,22 @@ pub fn find(connection: &Connection, subject: &str) -> Result<Lineage, RecordsEr
         ("digest", _) => Some(Past::Digest(subject.value.trim_start_matches("sha256:"), BYSTANDER)),
         _ => None,
     };
-    let mut document = connection.prepare_cached("SELECT document, run, model FROM run WHERE rowid = ?1")?;
+    let mut known =
+        connection.prepare_cached("SELECT document, run, model, bundle FROM run WHERE rowid = ?1")?;
     let mut runs = Vec::new();
     for row in rows {
-        let (text, run, model): (String, String, String) =
-            document.query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let was = past.as_ref().map(|past| as_it_was(connection, &run, &model, past)).transpose()?.flatten();
-        runs.extend(was.or_else(|| serde_json::from_str(&text).ok()));
+        let (text, run, part): (Option<String>, String, Part) = known.query_row([row], |row| {
+            Ok((row.get(0)?, row.get(1)?, Part { model: row.get(2)?, bundle: row.get(3)? }))
+        })?;
+        let shown: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let was = match &past {
+            // All events of the run are read only for what its document says no more.
+            Some(past) if !shown.as_ref().is_some_and(|document| past.is_told_by(document)) => {
+                as_it_was(connection, &run, &part, shown.is_some(), past)?
+            }
+            _ => None,
+        };
+        runs.extend(was.or(shown));
     }
     let mut lineage =
         Lineage { subject, runs, earlier: BTreeMap::new(), nodes: Vec::new(), edges: Vec::new(), truncated };
@@ -148,14 +158,22 @@ fn by_digest(connection: &Connection, text: &str, limit: usize) -> Result<Option
     let has_central = roles.iter().any(|role| !BYSTANDER.contains(&role.as_str()));
     let roles =
         roles.into_iter().filter(|role| !has_central || !BYSTANDER.contains(&role.as_str())).collect();
-    // A link of a run's shared part is one of all its models.
+    // A link of a run's shared part is one of all its documents, and what a roll-back restored one of all its model's. What else a
+    // model's part names is of an attempt that names it too; if none does, of one that made nothing, which may have no document.
     let rows = connection
         .prepare_cached(
             "SELECT DISTINCT run.rowid FROM link
-             JOIN run ON run.run = link.run AND (link.model = '' OR link.model = run.model)
-             WHERE digest = ?1 AND document IS NOT NULL
-                 AND (NOT ?2 OR role NOT IN ('replaced', 'compared', 'restored'))
-             ORDER BY run.started DESC, run.run, run.model LIMIT ?3",
+             JOIN run ON run.run = link.run AND CASE
+                 WHEN link.model = '' THEN run.document IS NOT NULL
+                 WHEN link.role = 'restored' AND link.bundle = ''
+                     THEN run.model = link.model AND run.document IS NOT NULL
+                 ELSE run.model = link.model AND run.bundle = link.bundle END
+             WHERE link.digest = ?1 AND (NOT ?2 OR link.role NOT IN ('replaced', 'compared', 'restored'))
+                 AND (run.document IS NOT NULL OR NOT EXISTS (
+                     SELECT 1 FROM link AS other WHERE other.digest = link.digest AND other.run = link.run
+                         AND (other.model = '' OR other.model = link.model AND other.bundle <> '')
+                         AND (NOT ?2 OR other.role NOT IN ('replaced', 'compared', 'restored'))))
+             ORDER BY run.started DESC, run.run, run.model, run.since DESC, run.bundle LIMIT ?3",
         )?
         .query_map(params![digest, has_central, limit as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
@@ -167,7 +185,7 @@ fn by_name(connection: &Connection, name: &str, limit: usize) -> Result<Found, R
     let rows = |condition: &str, values: &[&str]| -> rusqlite::Result<Vec<i64>> {
         let sql = format!(
             "SELECT rowid FROM run WHERE document IS NOT NULL AND {condition}
-             ORDER BY started DESC, run, model LIMIT {limit}"
+             ORDER BY started DESC, run, model, since DESC, bundle LIMIT {limit}"
         );
         let mut statement = connection.prepare_cached(&sql)?;
         statement.query_map(rusqlite::params_from_iter(values), |row| row.get(0))?.collect()
@@ -190,10 +208,10 @@ fn by_name(connection: &Connection, name: &str, limit: usize) -> Result<Found, R
     if let Some((model, version)) = name.rsplit_once('@') {
         let mut made = rows("model = ?1 AND json_extract(document, '$.version') = ?2", &[model, version])?;
         if made.is_empty() {
-            // A run whose stages ran again has made several; its document has the last.
+            // An attempt that was deployed again has several; its document has the last.
             let deployed =
-                "model = ?1 AND run IN (SELECT run FROM event WHERE type = 'dev.baton.model.deployed.v1'
-                AND coalesce(json_extract(body, '$.data.model'), subject) = ?1
+                "model = ?1 AND (run, bundle) IN (SELECT run, coalesce(json_extract(body, '$.data.bundle.digest'), '')
+                FROM event WHERE type = 'dev.baton.model.deployed.v1' AND coalesce(json_extract(body, '$.data.model'), subject) = ?1
                 AND CAST(json_extract(body, '$.data.version') AS TEXT) = ?2)";
             made = rows(deployed, &[model, version])?;
         }
@@ -228,7 +246,7 @@ impl Lineage {
     fn add_earlier(&mut self, connection: &Connection) -> Result<(), RecordsError> {
         let mut before = connection.prepare_cached(
             "SELECT document FROM run WHERE dataset = ?1 AND started < ?2 AND document IS NOT NULL
-             ORDER BY started DESC, run, model LIMIT 1000",
+             ORDER BY started DESC, run, model, since DESC, bundle LIMIT 1000",
         )?;
         let mut start = connection
             .prepare_cached("SELECT min(started) FROM run WHERE run = ?1 AND document IS NOT NULL")?;
@@ -268,7 +286,9 @@ impl Lineage {
     fn draw(&mut self) {
         let mut drawing = Drawing::default();
         for run in &self.runs {
-            drawing.run(run);
+            let attempts =
+                self.runs.iter().filter(|other| ["run", "model"].iter().all(|of| other[of] == run[of]));
+            drawing.run(run, attempts.count() > 1);
         }
         for (digest, versions) in &self.earlier {
             let digests = versions.iter().map(|version| version.digest.as_str()).chain([digest.as_str()]);
@@ -301,6 +321,11 @@ impl DatasetVersion {
     }
 }
 
+/// The first digits of a digest that are enough to name it.
+fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(MIN_PREFIX).collect()
+}
+
 #[derive(Default)]
 struct Drawing {
     nodes: Vec<Node>,
@@ -309,10 +334,12 @@ struct Drawing {
 }
 
 impl Drawing {
-    fn run(&mut self, document: &Value) {
+    fn run(&mut self, document: &Value, has_others_beside: bool) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (run, model) = (text(&document["run"]), text(&document["model"]));
-        let id = if model.is_empty() { format!("run:{run}") } else { format!("run:{run}/{model}") };
+        let bundle = document["bundle"]["digest"].as_str().filter(|_| has_others_beside);
+        let id = ["run:".to_owned() + &run, model.clone(), bundle.map(short).unwrap_or_default()];
+        let id = id.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
         self.node(&id, "run", &text(&document["state"]));
         let used = [
             ("dataset", &document["dataset"]["digest"], text(&document["dataset"]["file"])),
@@ -369,7 +396,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Data, Event};
-    use crate::records::tests::{digest, event, records, whole_run};
+    use crate::records::tests::{digest, event, records, trained_again, whole_run};
 
     /// Three versions of a dataset; two models on the last one; one more run that failed on other data.
     fn history() -> Vec<Event> {
@@ -507,6 +534,45 @@ mod tests {
                 (&json!("5"), &json!(0.9)),
                 "{subject}"
             );
+        }
+    }
+
+    #[test]
+    fn a_digest_leads_to_the_attempt_that_knows_it() {
+        let mut events = whole_run("r1", "iris", 0.8, 0);
+        let code = json!({ "digest": digest("failed code") });
+        let started = json!({ "model": "iris", "code": code, "parameters": { "depth": 5 } });
+        let failed = json!({ "model": "iris", "reason": "memory", "error": "killed" });
+        events.push(event("s", "training.started", "iris", "r1", 50, started));
+        events.push(event("f", "training.failed", "iris", "r1", 55, failed));
+        events.extend(trained_again(&events[..6], 100));
+        let connection = records(&events);
+        let told = |subject: &str| -> Vec<(Value, Value, Value)> {
+            let runs = find(&connection, subject).unwrap().runs;
+            let row = |run: &Value| {
+                (run["state"].clone(), run["version"].clone(), run["parameters"]["depth"].clone())
+            };
+            runs.iter().map(row).collect()
+        };
+        let first = (json!("deployed"), json!("4"), json!(3));
+        let second = (json!("deployed"), json!("5"), json!(9));
+        for subject in [&digest("code"), &digest("bundle r1 iris"), &digest("served r1 iris"), "iris@4"] {
+            assert_eq!(told(subject), [first.clone()], "{subject}");
+        }
+        for subject in [&digest("new code"), &digest("new bundle"), &digest("new served"), "iris@5", "iris"] {
+            assert_eq!(told(subject), [second.clone()], "{subject}");
+        }
+        for subject in ["r1", &digest("data r1"), &digest("environment"), "digits"] {
+            assert_eq!(told(subject), [second.clone(), first.clone()], "{subject}");
+        }
+        // It made nothing and has no row any more, since another one worked.
+        assert_eq!(told(&digest("failed code")), [(json!("failed"), Value::Null, json!(5))]);
+
+        let edges = find(&connection, "r1").unwrap().edges;
+        for (code, bundle) in [("code", "bundle r1 iris"), ("new code", "new bundle")] {
+            let run = &edges.iter().find(|edge| edge.from == digest(code)).unwrap().to;
+            let made = edges.iter().find(|edge| edge.from == *run && edge.to == digest(bundle));
+            assert!(made.is_some_and(|edge| edge.relation == "made"), "{run}: {edges:?}");
         }
     }
 

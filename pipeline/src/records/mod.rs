@@ -19,7 +19,7 @@ use crate::event::Event;
 pub use source::{RecordsError, Source, open};
 
 /// Changes with the tables of the view and with what a document says; an older view is made anew.
-const VIEW_VERSION: i64 = 2;
+const VIEW_VERSION: i64 = 3;
 
 /// Makes the tables that are not there yet, and the runs anew if an older program made them.
 ///
@@ -100,7 +100,7 @@ fn remake(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The documents of a run: one for each model that it made, or one without a model; and its events in the order of their
+/// The documents of a run: one for each attempt at a model, or one without a model; and its events in the order of their
 /// arrival, at most `limit`. Empty if there is no such run.
 ///
 /// # Errors
@@ -109,7 +109,7 @@ pub fn run(connection: &Connection, run: &str, limit: usize) -> rusqlite::Result
     let json = |row: &rusqlite::Row| Ok(serde_json::from_str(row.get_ref(0)?.as_str()?).unwrap_or_default());
     let documents = connection
         .prepare_cached(
-            "SELECT document FROM run WHERE run = ?1 AND document IS NOT NULL ORDER BY started, model",
+            "SELECT document FROM run WHERE run = ?1 AND document IS NOT NULL ORDER BY started, model, since, bundle",
         )?
         .query_map([run], json)?
         .collect::<rusqlite::Result<_>>()?;

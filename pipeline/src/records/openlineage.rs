@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::RecordsError;
+use super::{RecordsError, view};
 use crate::event::TYPE_PREFIX;
 
 /// Of one run.
@@ -51,6 +51,11 @@ struct Stage<'a> {
 /// The run events of these events of one run (CloudEvents as JSON), in the order of time. What is not of the pipeline, or has
 /// no time, is left out.
 pub fn export(run: &str, events: &[Value]) -> Vec<Value> {
+    attempts(run, events, |_, _| true)
+}
+
+/// The same of those attempts at stages that are asked for, by their model and bundle; the bundle of one that made none is empty.
+fn attempts(run: &str, events: &[Value], is_asked: impl Fn(&str, &str) -> bool) -> Vec<Value> {
     let mut stages: BTreeMap<(&str, &str), Stage> = BTreeMap::new();
     for event in events {
         let Some((kind, time)) = kind(event).zip(event["time"].as_str().and_then(|time| time.parse().ok()))
@@ -74,6 +79,10 @@ pub fn export(run: &str, events: &[Value]) -> Vec<Value> {
         for attempt in 0..starts.len().max(ends.len()) {
             let (start, end) = (starts.get(attempt), ends.get(attempt));
             let Some(first) = start.or(end.map(|(told, _)| told)) else { continue };
+            let bundle = end.map_or("", |(told, _)| view::bundle_of(told.event));
+            if !of.is_empty() && !is_asked(of, bundle) {
+                continue;
+            }
             let began = match (start, end) {
                 // The clocks of those who told need not agree.
                 (Some(start), Some((end, _))) => start.time.min(end.time),
@@ -100,7 +109,8 @@ fn before(end: &Told<'_>) -> jiff::Timestamp {
     start.and_then(|wall| end.time.checked_sub(wall).ok()).unwrap_or(end.time)
 }
 
-/// The run events of all runs that made or used what [`super::lineage::find`] finds by this name, of the models that did.
+/// The run events of all runs that made or used what [`super::lineage::find`] finds by this name, of the attempts
+/// that did.
 ///
 /// # Errors
 /// As there; [`RecordsError::Unknown`] too for what more runs know than one export is of.
@@ -112,17 +122,19 @@ pub fn of(connection: &Connection, subject: &str) -> Result<Vec<Value>, RecordsE
              (baton history --runs --csv --columns run)"
         )));
     }
-    let mut parts = connection.prepare_cached("SELECT run, model FROM run WHERE rowid = ?1")?;
-    let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut parts = connection.prepare_cached("SELECT run, model, bundle FROM run WHERE rowid = ?1")?;
+    let mut runs: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
     for row in rows {
-        let (run, model): (String, String) = parts.query_row([row], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        runs.entry(run).or_default().insert(model);
+        let (run, part) = parts.query_row([row], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        runs.entry(run).or_default().insert(part);
     }
     let mut exported = Vec::new();
-    for (run, models) in runs {
-        let (documents, mut events) = super::run(connection, &run, MAX_EVENTS)?;
-        events.retain(|event| is_of_dataset(event) || models.contains(model(event)));
-        let stages = export(&run, &events);
+    for (run, asked) in runs {
+        let (documents, events) = super::run(connection, &run, MAX_EVENTS)?;
+        // A training that made no bundle is of all attempts at its model, as its cost is.
+        let stages = attempts(&run, &events, |of, made| {
+            asked.iter().any(|(model, bundle)| model == of && (made.is_empty() || made == bundle))
+        });
         exported.extend(around(&run, &documents, stages));
     }
     Ok(exported)
@@ -340,7 +352,7 @@ fn id(parts: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::tests::{event, records, whole_run};
+    use crate::records::tests::{digest, event, records, trained_again, whole_run};
 
     fn exported(events: &[crate::event::Event]) -> Vec<Value> {
         export("r1", &events.iter().map(|event| json!(event)).collect::<Vec<_>>())
@@ -407,6 +419,23 @@ mod tests {
         assert_eq!(told(&records(&events), "r1").len(), 16);
         let begun = told(&records(&events[..8]), "r1");
         assert!(!begun.contains(&"pipeline COMPLETE".to_owned()), "{begun:?}");
+    }
+
+    #[test]
+    fn an_export_is_of_the_attempts_asked_for() {
+        let mut events = whole_run("r1", "iris", 0.8, 0);
+        events.extend(trained_again(&events, 100));
+        let records = records(&events);
+        let of = |subject: &str| of(&records, subject).unwrap();
+        for (subject, bundle, other) in
+            [("iris@4", "bundle r1 iris", "new bundle"), ("iris@5", "new bundle", "bundle r1 iris")]
+        {
+            let told = of(subject);
+            assert_eq!(told.len(), 10, "{subject}: {told:?}");
+            let told = json!(told).to_string();
+            assert!(told.contains(&digest(bundle)) && !told.contains(&digest(other)), "{subject}");
+        }
+        assert_eq!(of("r1").len(), 16);
     }
 
     #[test]

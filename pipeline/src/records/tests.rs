@@ -81,6 +81,32 @@ pub(super) fn whole_run(run: &str, model: &str, accuracy: f64, start: i64) -> Ve
     ]
 }
 
+/// An event of [`whole_run`] that was said again: with another id, later, and with other data in these fields.
+fn again(event: &Event, id: &str, seconds: i64, changes: Value) -> Event {
+    let mut again = event.clone();
+    again.id = id.to_owned();
+    let time: Option<jiff::Timestamp> = event.time.as_ref().map(|time| time.parse().unwrap());
+    again.time = time.map(|time| (time + jiff::SignedDuration::from_secs(seconds)).to_string());
+    let mut data = event.object();
+    data.extend(changes.as_object().unwrap().clone());
+    again.data = crate::event::Data::Json(Value::Object(data).into());
+    again
+}
+
+/// What follows when the code of a whole run has changed: another training on the same data, in the same run.
+pub(super) fn trained_again(run: &[Event], seconds: i64) -> Vec<Event> {
+    let (code, bundle) = (json!({ "digest": digest("new code") }), reference("new bundle"));
+    let changes = [
+        json!({ "code": code, "parameters": { "depth": 9 } }),
+        json!({ "code": code, "parameters": { "depth": 9 }, "bundle": bundle, "metrics": { "accuracy": 0.5 } }),
+        json!({ "bundle": bundle, "candidate": { "accuracy": 0.49 } }),
+        json!({ "bundle": bundle, "version": "5", "generation": 8, "digest": digest("new served"),
+            "previous_digest": run[5].object()["digest"] }),
+    ];
+    let said = run[2..].iter().zip(changes).enumerate();
+    said.map(|(index, (event, change))| again(event, &format!("again-{index}"), seconds, change)).collect()
+}
+
 pub(super) fn records(events: &[Event]) -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
     create_tables(&connection).unwrap();
@@ -95,8 +121,8 @@ pub(super) fn records(events: &[Event]) -> Connection {
 /// Everything that can be seen of the view.
 fn seen(connection: &Connection) -> Vec<String> {
     let queries = [
-        "SELECT document || coalesce(started, '-') || coalesce(dataset, '-') FROM run WHERE document IS NOT NULL ORDER BY run, model",
-        "SELECT digest || run || model || role FROM link ORDER BY 1",
+        "SELECT document || coalesce(started, '-') || coalesce(dataset, '-') FROM run WHERE document IS NOT NULL ORDER BY run, model, bundle",
+        "SELECT digest || run || model || bundle || role FROM link ORDER BY 1",
         "SELECT name FROM metric ORDER BY 1",
     ];
     let mut all = Vec::new();
@@ -145,7 +171,12 @@ fn the_state_is_the_furthest_stage() {
     let cases: &[(&str, Value, &str, usize)] = &[
         ("dataset.rejected", json!({ "reasons": [{ "code": "EMPTY" }] }), "rejected", 1),
         ("training.failed", json!({ "reason": "lost", "error": "no answer" }), "failed", 3),
-        ("model.rejected", json!({ "reasons": [{ "code": "GENERATION" }] }), "refused", 5),
+        (
+            "model.rejected",
+            json!({ "bundle": reference("bundle r1 iris"), "reasons": [{ "code": "GENERATION" }] }),
+            "refused",
+            5,
+        ),
         ("model.rolledback", json!({ "version": 3, "reasons": [{ "code": "SLOW" }] }), "rolledback", 6),
     ];
     for (kind, data, state, after) in cases {
@@ -161,12 +192,180 @@ fn the_state_is_the_furthest_stage() {
 #[test]
 fn a_deployed_run_that_is_compared_again_stays_deployed() {
     let mut run = whole_run("r1", "iris", 0.97, 0);
-    let reasons = json!({ "verdict": "reject", "reasons": [{ "code": "UNCHANGED" }] });
+    let bundle = reference("bundle r1 iris");
+    let reasons = json!({ "bundle": bundle, "verdict": "reject", "reasons": [{ "code": "UNCHANGED" }] });
     run.push(event("again", "model.evaluated", "iris", "r1", 50, reasons.clone()));
     run.push(event("refused", "model.rejected", "iris", "r1", 51, reasons));
     let document = &documents(&records(&run), "r1")[0];
     assert_eq!((&document["state"], &document["reasons"]), (&json!("deployed"), &json!([])));
     assert_eq!(document["seconds"], 9.0);
+}
+
+/// The documents that meet a condition.
+fn found(records: &Connection, filter: &str) -> Vec<Value> {
+    let query = super::query::Query { filter: filter.to_owned(), limit: 100, ..Default::default() };
+    let found = super::query::search(records, &query).unwrap();
+    found.runs.iter().map(|run| serde_json::from_str(run.get()).unwrap()).collect()
+}
+
+#[test]
+fn a_retraining_that_is_refused_is_a_row_of_its_own_and_changes_nothing_of_what_is_served() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    let mut more = trained_again(&events, 100);
+    let served = documents(&records(&events), "r1").remove(0);
+    let reasons = json!([{ "code": "WORSE", "text": "accuracy" }]);
+    more[2] = again(&more[2], "worse", 0, json!({ "verdict": "reject", "reasons": reasons }));
+    more[3] = event(
+        "refused",
+        "model.rejected",
+        "iris",
+        "r1",
+        110,
+        json!({ "model": "iris", "bundle": reference("new bundle"), "reasons": reasons }),
+    );
+    events.extend(more);
+    let records = records(&events);
+    let lineage = super::lineage::find(&records, &digest("served r1 iris")).unwrap();
+    let [told] = &lineage.runs[..] else { panic!("one document: {:?}", lineage.runs) };
+    for name in
+        ["state", "version", "parameters", "code", "metrics", "candidate", "verdict", "reasons", "bundle"]
+    {
+        assert_eq!(told[name], served[name], "{name}");
+    }
+    assert_eq!(found(&records, "state = 'deployed'"), lineage.runs);
+    let [refused] = &found(&records, "state = 'refused'")[..] else { panic!("one refused") };
+    assert_eq!((&refused["parameters"], &refused["reasons"]), (&json!({ "depth": 9 }), &reasons));
+    assert_eq!((&refused["metrics"], &refused["verdict"]), (&json!({ "accuracy": 0.5 }), &json!("reject")));
+    assert_eq!((&refused["bundle"], &refused["version"]), (&reference("new bundle"), &Value::Null));
+    assert_eq!(documents(&records, "r1").len(), 2);
+}
+
+#[test]
+fn a_comparison_that_measured_nothing_does_not_replace_one_that_did() {
+    let mut run = whole_run("r1", "iris", 0.97, 0);
+    let before = documents(&records(&run), "r1").remove(0);
+    let unchanged = json!({ "verdict": "reject", "candidate": {}, "active": null, "rule": "another",
+        "reasons": [{ "code": "UNCHANGED" }] });
+    run.push(again(&run[4], "unchanged", 100, unchanged));
+    run.push(event(
+        "refused",
+        "model.rejected",
+        "iris",
+        "r1",
+        120,
+        json!({ "bundle": reference("bundle r1 iris"), "reasons": [{ "code": "UNCHANGED" }] }),
+    ));
+    let records = records(&run);
+    let [document] = &documents(&records, "r1")[..] else { panic!("one document") };
+    for name in ["state", "verdict", "candidate", "active", "rule", "reasons", "since"] {
+        assert_eq!(document[name], before[name], "{name}");
+    }
+    assert_eq!(found(&records, "accuracy = 0.96").len(), 1, "what was measured on the holdout");
+}
+
+#[test]
+fn a_retraining_that_fails_is_a_row_of_its_own_until_one_works() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    let started = trained_again(&events, 100).remove(0);
+    let failed = json!({ "model": "iris", "reason": "memory", "error": "killed" });
+    events.extend([started, event("failed", "training.failed", "iris", "r1", 105, failed)]);
+    let connection = records(&events);
+    let [row] = &found(&connection, "state = 'failed' and reasons ~ 'memory'")[..] else {
+        panic!("one failed: {:?}", documents(&connection, "r1"))
+    };
+    assert_eq!((&row["run"], &row["model"]), (&json!("r1"), &json!("iris")));
+    assert_eq!((&row["parameters"], &row["dataset"]["rows"]), (&json!({ "depth": 9 }), &json!(1797)));
+    assert_eq!(
+        (&row["bundle"], &row["verdict"], &row["version"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    let [served] = &found(&connection, "state = 'deployed'")[..] else { panic!("one deployed") };
+    assert_eq!(
+        (&served["parameters"], &served["code"]["digest"]),
+        (&json!({ "depth": 3 }), &json!(digest("code")))
+    );
+    assert_eq!((&served["reasons"], &served["version"]), (&json!([]), &json!("4")));
+
+    // The third one works.
+    events.extend(trained_again(&whole_run("r1", "iris", 0.97, 0), 200).into_iter().skip(1));
+    let states: Vec<Value> =
+        documents(&records(&events), "r1").iter().map(|document| document["state"].clone()).collect();
+    assert_eq!(states, ["deployed", "deployed"]);
+}
+
+#[test]
+fn each_version_that_a_run_made_is_a_row_of_its_own() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    events.extend(trained_again(&events, 100));
+    let records = records(&events);
+    for (version, depth, accuracy) in [("4", 3, 0.96), ("5", 9, 0.49)] {
+        let [row] = &found(&records, &format!("version = {version}"))[..] else { panic!("{version}") };
+        assert_eq!(row["parameters"]["depth"], depth);
+        let subject = format!("iris@{version}");
+        let lineage = super::lineage::find(&records, &subject).unwrap();
+        assert_eq!(&lineage.runs, std::slice::from_ref(row));
+        assert_eq!(lineage.runs[0]["candidate"]["accuracy"], accuracy);
+    }
+    // The later one first; the one validation is paid for in each.
+    let all = found(&records, "");
+    assert_eq!([&all[0]["version"], &all[1]["version"]], ["5", "4"]);
+    for row in all {
+        assert_eq!(row["cost"]["stages"]["validate"]["cpu_s"], 0.2);
+        assert_eq!(row["cost"]["stages"]["train"]["cpu_s"], 10.1);
+    }
+}
+
+#[test]
+fn what_names_no_bundle_is_told_by_itself_and_of_no_attempt() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    let reasons = json!({ "reasons": [{ "code": "ODD" }], "verdict": "reject" });
+    for kind in ["model.evaluated", "model.rejected"] {
+        events.push(event(kind, kind, "iris", "r1", 50, reasons.clone()));
+    }
+    let records = records(&events);
+    let [odd] = &found(&records, "state = 'refused' and reasons ~ 'odd'")[..] else { panic!("one") };
+    assert_eq!(odd["bundle"], Value::Null);
+    let [served] = &found(&records, "state = 'deployed'")[..] else { panic!("one") };
+    assert_eq!((&served["verdict"], &served["reasons"]), (&json!("accept"), &json!([])));
+}
+
+#[test]
+fn a_roll_back_is_of_the_attempt_that_was_deployed_last_before_it() {
+    let mut events = whole_run("r1", "iris", 0.97, 0);
+    events.extend(trained_again(&events, 100));
+    // The third time the first one is deployed again.
+    events.push(again(&events[5], "third", 200, json!({ "version": "6" })));
+    let back =
+        |id: &str, second| event(id, "model.rolledback", "iris", "r1", second, json!({ "version": 3 }));
+    let check = |backs: &[Event], expected: [(&str, &str); 2]| {
+        for events in [[&events[..], backs].concat(), [backs, &events[..]].concat()] {
+            let records = records(&events);
+            for (version, state) in expected {
+                let [row] = &found(&records, &format!("version = {version}"))[..] else {
+                    panic!("{version}")
+                };
+                assert_eq!(row["state"], state, "{version}");
+            }
+        }
+    };
+    check(&[], [("6", "deployed"), ("5", "deployed")]);
+    check(&[back("1", 300)], [("6", "rolledback"), ("5", "deployed")]);
+    check(&[back("1", 150)], [("6", "deployed"), ("5", "rolledback")]);
+    check(&[back("1", 150), back("2", 300)], [("6", "rolledback"), ("5", "rolledback")]);
+    // Of the first one as it was before: that it is deployed again counts more.
+    check(&[back("1", 50)], [("6", "deployed"), ("5", "deployed")]);
+}
+
+#[test]
+fn thousands_of_attempts_in_one_run_do_not_slow_each_other_down() {
+    let events = (0..3000).map(|index| {
+        let data =
+            json!({ "model": "iris", "bundle": reference(&index.to_string()), "cost": { "cpu_s": 1.0 } });
+        event(&index.to_string(), "training.finished", "iris", "r1", index, data)
+    });
+    let documents = documents(&records(&events.collect::<Vec<_>>()), "r1");
+    assert_eq!(documents.len(), 3000);
+    assert!(documents.iter().all(|document| document["events"] == 1 && document["cost"]["cpu_s"] == 1.0));
 }
 
 #[test]
@@ -328,7 +527,7 @@ fn thousands_of_events_of_one_run_do_not_slow_each_other_down() {
     assert!(facts < 1000, "what is kept of a run does not grow with its events: {facts}");
 }
 
-/// Events of two runs and two models as they might come, malformed ones among them; ids from 0.
+/// Events of two runs, two models and three bundles as they might come, malformed ones among them; ids from 0.
 fn some_events() -> impl Strategy<Value = Vec<Event>> {
     let kind = prop::sample::select(vec![
         "dataset.updated",
@@ -382,12 +581,16 @@ fn some_events() -> impl Strategy<Value = Vec<Event>> {
         "who",
     ]);
     let data = prop::collection::btree_map(names, value, 0..8);
-    let one = (kind, data, 0..3u8, prop::option::of("[ab]"), prop::option::of(0..5i64));
-    prop::collection::vec(one, 0..14).prop_map(|all| {
-        let events = all.into_iter().enumerate().map(|(index, (kind, data, run, model, second))| {
+    let bundle = prop_oneof![2 => Just(None), 5 => (0..3u8).prop_map(Some)];
+    let one = (kind, data, 0..3u8, prop::option::of("[ab]"), prop::option::of(0..5i64), bundle);
+    prop::collection::vec(one, 0..20).prop_map(|all| {
+        let events = all.into_iter().enumerate().map(|(index, (kind, data, run, model, second, bundle))| {
             let mut data = json!(data);
             if let Some(model) = &model {
                 data["model"] = json!(model);
+            }
+            if let Some(bundle) = bundle {
+                data["bundle"] = reference(&format!("bundle {bundle}"));
             }
             let run = format!("r{}", run / 2);
             let mut event = event(&index.to_string(), kind, "a", &run, second.unwrap_or(0), data);

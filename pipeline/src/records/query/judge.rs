@@ -16,9 +16,22 @@ pub(super) enum Condition {
     Not(Box<Condition>),
     Compare(Field, Operator, Literal),
     In(Field, Vec<Literal>),
-    /// In lower case.
-    Contains(Field, String),
+    Contains(Field, Sought),
     Missing(Field),
+}
+
+/// What is looked for in a value.
+#[derive(Debug, Clone)]
+pub(super) struct Sought {
+    folded: String,
+    /// If it is a number, that as documents write it: `0.0000001` is `1e-7` there.
+    number: Option<String>,
+}
+
+impl Sought {
+    pub(super) fn new(written: &str, number: Option<Number>) -> Self {
+        Self { folded: folded(written), number: number.map(|number| number.json().to_string()) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +78,9 @@ pub(super) fn holds(condition: &Condition, values: &[Option<Value>]) -> bool {
         }
         Condition::In(field, literals) => value(field, values)
             .is_some_and(|value| literals.iter().any(|one| compare(value, one) == Some(Ordering::Equal))),
-        Condition::Contains(field, text) => value(field, values).is_some_and(|value| contains(value, text)),
+        Condition::Contains(field, sought) => {
+            value(field, values).is_some_and(|value| contains(value, sought))
+        }
         Condition::Missing(field) => value(field, values).is_none(),
     }
 }
@@ -99,14 +114,23 @@ fn compare(value: &Value, literal: &Literal) -> Option<Ordering> {
 }
 
 /// Any text in the value, however deep, without regard to case.
-fn contains(value: &Value, text: &str) -> bool {
+fn contains(value: &Value, sought: &Sought) -> bool {
     match value {
-        Value::String(value) => value.to_lowercase().contains(text),
-        Value::Array(list) => list.iter().any(|value| contains(value, text)),
-        Value::Object(object) => object.values().any(|value| contains(value, text)),
-        Value::Number(number) => number.to_string().contains(text),
+        Value::String(value) => folded(value).contains(&sought.folded),
+        Value::Array(list) => list.iter().any(|value| contains(value, sought)),
+        Value::Object(object) => object.values().any(|value| contains(value, sought)),
+        Value::Number(number) => {
+            let number = number.to_string();
+            number.contains(&sought.folded) || sought.number.as_ref().is_some_and(|one| number.contains(one))
+        }
         Value::Bool(_) | Value::Null => false,
     }
+}
+
+/// Without regard to case. The Greek sigma has two small letters; which one stands for a capital depends on what is around it, and
+/// around a part of a word is something else.
+fn folded(text: &str) -> String {
+    text.to_lowercase().replace('ς', "σ")
 }
 
 /// What runs are sorted by: numbers and times before texts.

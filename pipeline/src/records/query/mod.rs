@@ -73,7 +73,8 @@ pub fn search(connection: &Connection, query: &Query) -> Result<Found, RecordsEr
 
     let condition = if query.model.is_some() { "AND model = ?1" } else { "" };
     let sql = format!(
-        "SELECT rowid, document FROM run WHERE document IS NOT NULL {condition} ORDER BY started DESC, run, model"
+        "SELECT rowid, document FROM run WHERE document IS NOT NULL {condition} 
+         ORDER BY started DESC, run, model, since DESC, bundle"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(&query.model))?;

@@ -35,6 +35,17 @@ impl Number {
         }
     }
 
+    /// As JSON has it.
+    pub(super) fn json(self) -> Value {
+        match self {
+            Self::Whole(whole) => {
+                let signed = i64::try_from(whole).map(Value::from);
+                signed.or_else(|_| u64::try_from(whole).map(Value::from)).unwrap_or(Value::Null)
+            }
+            Self::Float(float) => float.into(),
+        }
+    }
+
     /// A total order: no number here is NaN, and zero has no sign.
     pub(super) fn compare(self, other: Self) -> Ordering {
         match (self, other) {

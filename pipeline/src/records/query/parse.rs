@@ -12,10 +12,8 @@
 
 use std::cmp::Ordering;
 
-use jiff::tz::TimeZone;
-
 use super::field::{Field, Names, Values};
-use super::judge::{Condition, Literal, Operator};
+use super::judge::{Condition, Literal, Operator, Sought};
 use super::lex::{QueryError, Token, fields, tokens};
 use super::select::Wanted;
 
@@ -184,7 +182,7 @@ impl Parser<'_> {
         };
         if sign == "~" || sign == "!~" {
             self.at += 1;
-            let contains = Condition::Contains(field, self.contained()?.to_lowercase());
+            let contains = Condition::Contains(field, self.sought()?);
             return Ok(if sign == "~" { contains } else { Condition::Not(Box::new(contains)) });
         }
         if field.values == Values::Group {
@@ -267,14 +265,21 @@ impl Parser<'_> {
         }
     }
 
-    fn contained(&mut self) -> Result<String, QueryError> {
-        let text = match self.peek() {
-            Token::Text(text) => text.clone(),
-            Token::Number(number) => number.to_string(),
+    fn sought(&mut self) -> Result<Sought, QueryError> {
+        let sought = match self.peek() {
+            Token::Text(text) => Sought::new(text, None),
+            Token::Number(number) => Sought::new(&self.written(), Some(*number)),
             other => return Err(self.error(format!("a text is expected after ~, in quotes, not {other}"))),
         };
         self.at += 1;
-        Ok(text)
+        Ok(sought)
+    }
+
+    /// What is next, as it was written: in a text `3.10` is another number than `3.1`.
+    fn written(&self) -> String {
+        let end = self.tokens.get(self.at + 1).map_or(usize::MAX, |(place, _)| *place);
+        let written: String = self.text.chars().take(end).skip(self.place()).collect();
+        written.trim_end().to_owned()
     }
 
     fn literal(&mut self, name: &str, field: &Field) -> Result<Literal, QueryError> {
@@ -354,7 +359,10 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
         _ => None,
     };
     let moment = match micros {
-        Some(Literal::Time(first, _)) => jiff::Timestamp::from_microsecond(first).ok(),
+        Some(Literal::Time(micros, _)) => {
+            let outmost = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+            Some(jiff::Timestamp::from_microsecond(micros).unwrap_or(outmost))
+        }
         _ => None,
     };
     moment.ok_or_else(|| "a time is 2026-11-20, 2026-11-20T08:30:00Z, or -7d for a week ago".to_owned())
@@ -362,8 +370,10 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
 
 /// A day is from its first to its last microsecond, UTC; a time without a zone is UTC.
 fn time(text: &str) -> Option<Literal> {
-    let micros =
-        |time: jiff::civil::DateTime| Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond());
+    // The last day of the calendar is beyond the last moment of jiff, but every moment can be compared with it.
+    let micros = |time: jiff::civil::DateTime| {
+        i64::try_from(time.duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0)).as_micros()).ok()
+    };
     if text.len() == 10 {
         let day: jiff::civil::Date = text.parse().ok()?;
         let last = day.at(23, 59, 59, 999_999_000);

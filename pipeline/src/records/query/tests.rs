@@ -25,9 +25,9 @@ fn now() -> jiff::Timestamp {
 
 fn document() -> Value {
     json!({
-        "run": "0123456789abcdef", "state": "deployed", "model": "iris", "version": "10", "generation": 7, "reused": false,
+        "run": "0123456789abcdef", "state": "deployed", "model": "iris", "version": "10", "who": "ΑΣΣΌς", "generation": 7, "reused": false,
         "dataset": { "name": "digits", "rows": 1797, "drift": 0.25, "file": "Digits \"2\".csv" },
-        "metrics": { "accuracy": 0.99, "f1-score": 0.5, "macro avg": 0.125, "loss": 1e300, "val.auc": 0.5 },
+        "metrics": { "accuracy": 0.99, "f1-score": 0.5, "macro avg": 0.125, "loss": 1e300, "tiny": 1e-7, "val.auc": 0.5 },
         "candidate": { "accuracy": 0.95 }, "parameters": { "depth": 3, "kind": "tree", "deep": { "er": 1 } },
         "cost": { "cpu_s": 12.5, "stages": { "train": { "cpu_s": 12.0 } } },
         "environment": { "python": "3.11.7", "packages": { "numpy": "2.0", "scikit-learn": "1.9", "ruamel.yaml": "1" } },
@@ -105,6 +105,13 @@ fn membership_presence_and_contents() {
         ("reasons ~ 'drift'", true),
         ("reasons ~ 'GRÖSSE' or reasons ~ 'größe'", true),
         ("parameters ~ 'tree'", true),
+        ("who ~ 'ΑΣ' and who ~ 'ας' and who ~ 'σσ' and who ~ 'ΌΣ'", true),
+        ("metrics.tiny ~ 1e-7 and metrics.tiny ~ 1E-7 and metrics.tiny ~ 0.0000001", true),
+        ("metrics.tiny ~ '1e-7' and (metrics.loss ~ 1e300)", true),
+        ("metrics.tiny ~ 2e-7 or metrics.loss ~ 300.5", false),
+        ("environment.packages.numpy ~ 2.0 and python ~ 3.11", true),
+        ("python ~ 3.110 or environment.packages.numpy ~ 2.00", false),
+        ("generation ~ 7 and generation !~ -7", true),
         // What a run lacks equals nothing, and is not in any order to anything.
         ("verdict = 'accept'", false),
         ("verdict != 'accept'", true),
@@ -156,6 +163,8 @@ fn times_are_compared_as_times_and_a_day_is_all_of_its_moments() {
         ("started > -1.5w", true),
         ("started > -99999999999999999999w", true),
         ("since > '1970-01-01'", false),
+        ("started < '9999-12-31' and started < 9999-12-31 and started > '0001-01-01'", true),
+        ("started = '9999-12-31' or started > '9999-12-31T23:59'", false),
     ]);
 }
 
@@ -354,6 +363,7 @@ fn a_moment_is_a_day_a_time_or_so_long_ago() {
     assert_eq!(super::moment("2026-11-21"), Ok("2026-11-21T00:00:00Z".parse().unwrap()));
     assert_eq!(super::moment("2026-11-21T08:30+02:00"), Ok("2026-11-21T06:30:00Z".parse().unwrap()));
     assert!(super::moment("-7d").unwrap() < jiff::Timestamp::now());
+    assert_eq!(super::moment("9999-12-31"), Ok(jiff::Timestamp::MAX));
     for wrong in ["", "soon", "7d", "2026-11-21 x", "'2026-13-01'"] {
         assert!(super::moment(wrong).is_err(), "{wrong}");
     }
