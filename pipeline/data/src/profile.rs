@@ -121,11 +121,11 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
                 _ => distinct(&sorted),
             };
             if let (Some(&min), Some(&max), false) = (sorted.first(), sorted.last(), is_private) {
-                let mean = stats::mean(&values);
+                let moments = stats::Moments::of(&values, 1);
                 profile.min = Some(min);
                 profile.max = Some(max);
-                profile.mean = Some(mean);
-                profile.std = Some(stats::std_about(&values, mean, 1));
+                profile.mean = Some(moments.mean());
+                profile.std = Some(moments.std());
                 profile.quantiles = QUANTILES.iter().map(|share| stats::quantile(&sorted, *share)).collect();
                 profile.shape = shape(&sorted, min, max);
                 if !policy.is_key(&column.name) && column.kind != Kind::Time {

@@ -257,15 +257,9 @@ fn standardised(matrix: &Matrix) -> Matrix {
     let width = matrix.names.len();
     for column in 0..width {
         let values = matrix.column(column);
-        let mean = stats::mean(&values);
-        let std = stats::std_about(&values, mean, 0);
+        let moments = stats::Moments::of(&values, 0);
         for value in standard.values.iter_mut().skip(column).step_by(width) {
-            let distance = *value - mean;
-            *value = match std > 0.0 {
-                true if distance.is_finite() => distance / std,
-                true => *value / std - mean / std,
-                false => 0.0,
-            };
+            *value = moments.standard(*value);
         }
     }
     standard

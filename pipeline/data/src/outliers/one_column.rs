@@ -13,13 +13,8 @@ type Missing<'a> = &'a dyn Fn(usize, usize) -> bool;
 /// largest of its cells' distances in standard deviations.
 pub(super) fn sigma(matrix: &Matrix, k: f64, missing: Missing<'_>) -> Marks {
     marks(matrix, missing, &[("k", k)], &|values| {
-        let mean = stats::mean(values);
-        let std = stats::std_about(values, mean, 1);
-        // As a product, so that a distance of exactly k deviations is no outlier.
-        Box::new(move |value| {
-            let distance = (value - mean).abs();
-            (distance > k * std, if std > 0.0 { distance / std } else { 0.0 })
-        })
+        let moments = stats::Moments::of(values, 1);
+        Box::new(move |value| (moments.is_beyond(value, k), moments.standard(value).abs()))
     })
 }
 
