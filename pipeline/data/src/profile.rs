@@ -145,9 +145,9 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
             let mut seen = HashSet::new();
             for row in (0..rows).filter(|row| !column.is_null(*row)) {
                 if seen.len() >= MOST_DISTINCT {
-                    profile.distinct_more = !seen.contains(column.cell(row)) || profile.distinct_more;
+                    profile.distinct_more = !seen.contains(column.cell(row).trim()) || profile.distinct_more;
                 } else {
-                    seen.insert(column.cell(row));
+                    seen.insert(column.cell(row).trim());
                 }
             }
             profile.distinct = seen.len() as u64;

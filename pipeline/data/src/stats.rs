@@ -23,7 +23,8 @@ impl Moments {
         let unit = power_of_two(largest);
         let Some(first) = values.first() else { return Self { unit, centre: 0.0, rest: 0.0, std: 0.0 } };
         let count = values.len() as f64;
-        let mean_distance = |centre: f64| values.iter().map(|value| value / unit - centre).sum::<f64>() / count;
+        let mean_distance =
+            |centre: f64| values.iter().map(|value| value / unit - centre).sum::<f64>() / count;
         // About the first value, which may be an outlier, then about a mean that is nearly right.
         let mut centre = first / unit;
         centre += mean_distance(centre);

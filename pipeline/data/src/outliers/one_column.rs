@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Marks, Matrix};
+use super::{Marks, Matrix, Missing};
 use crate::stats;
-
-type Missing<'a> = &'a dyn Fn(usize, usize) -> bool;
 
 /// Cells further than `k` sample standard deviations (`numpy.std(x, ddof=1)`) from the mean. The score of a row is the
 /// largest of its cells' distances in standard deviations.
