@@ -261,10 +261,10 @@ fn chi_square_999(degrees: usize) -> f64 {
 fn chi_square(degrees: usize, at: f64) -> (f64, f64) {
     let (shape, at) = (degrees as f64 / 2.0, at / 2.0);
     // The gamma function of shape + 1, from that of 1 or of 1/2, which is the square root of pi.
-    let first = if degrees % 2 == 0 { 1.0 } else { 0.5 };
-    let known = if degrees % 2 == 0 { 0.0 } else { std::f64::consts::PI.ln() / 2.0 };
-    let steps = (degrees + 1) / 2;
-    let gamma: f64 = known + (0..steps).map(|step| (first + step as f64).ln()).sum::<f64>();
+    let (first, logarithm) =
+        if degrees.is_multiple_of(2) { (1.0, 0.0) } else { (0.5, std::f64::consts::PI.ln() / 2.0) };
+    let steps = 0..degrees.div_ceil(2);
+    let gamma: f64 = logarithm + steps.map(|step| (first + step as f64).ln()).sum::<f64>();
     let first_term = (shape * at.ln() - at - gamma).exp();
     let (mut sum, mut term, mut divisor) = (0.0, first_term, shape);
     while term > sum * f64::EPSILON {
