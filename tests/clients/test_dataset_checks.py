@@ -90,6 +90,19 @@ def test_sigma_is_numpys(check, seed):
             assert marked(report, "sigma") == np.flatnonzero(far.any(axis=1)).tolist()
 
 
+@pytest.mark.parametrize("offset", [2**53 - 10**7, 1_760_000_000_000_000_000, 10**12])
+def test_many_digits_in_common_hide_nothing(check, offset):
+    # Multiples of 256, so that all of them are floats: what NumPy finds in the differences is exact.
+    random = np.random.default_rng(offset % 1000)
+    steps = random.normal(0, 1000, 5000).round().astype(np.int64) * 256
+    steps[:5] += 256 * 8000
+    frame = pd.DataFrame({"a": steps + offset // 256 * 256})
+    report, _ = check(frame, 'outliers = { methods = ["sigma"] }')
+    far = np.abs(steps - steps.mean()) > 3 * steps.std(ddof=1)
+    assert marked(report, "sigma") == np.flatnonzero(far).tolist() and far.sum() >= 5
+    np.testing.assert_allclose(report["profile"]["columns"][0]["std"], steps.std(ddof=1), rtol=1e-12)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_box_plot_is_numpys(check, seed):
     for data in datasets(seed):
@@ -108,6 +121,7 @@ def test_dbscan_is_scikit_learns(check, seed):
             chosen = f", dbscan = {{ eps = {eps}, min_samples = {min_samples} }}" if eps else ""
             report, _ = check(data, f'outliers = {{ methods = ["dbscan"]{chosen} }}')
             used = report["outliers"]["methods"][0]["parameters"]
+            assert used["eps_rows"] <= len(data) and (used["eps_rows"] > 0) == (eps is None)
             # Not at the very distance of two rows of whole numbers, where the last bit decides.
             labels = DBSCAN(eps=used["eps"], min_samples=used["min_samples"]).fit(standard).labels_
             assert marked(report, "dbscan") == np.flatnonzero(labels == -1).tolist(), used
@@ -307,10 +321,15 @@ def test_what_is_no_table_is_refused_with_its_code(check, tmp_path):
         ("d.zip", saved(zipped), "PICKLE"),
         ("d.csv", elf, "EXECUTABLE"),
         ("d.csv", b"#!/bin/sh\nrm -rf /\n", "EXECUTABLE"),
+        ("d.csv", b"\n\n#!/usr/bin/python3\nimport os\n", "EXECUTABLE"),
+        ("d.csv", b"@echo off\r\ndel *.*\r\n", "EXECUTABLE"),
         ("d.csv.gz", gzip.compress(bytes(300 << 20)), "ARCHIVE_BOMB"),
         ("d.csv", "a,b\nä,ö\n".encode("utf-16"), "NOT_UTF8"),
         ("d.csv", "a,b\nä,ö\n".encode("latin-1"), "NOT_UTF8"),
         ("d.csv", b"a,b\n1,\x00\n", "NUL_BYTES"),
+        ("d.jsonl", b'{"a": "x\\u0000"}\n', "NUL_BYTES"),
+        ("d.jsonl", b'{"a": "\\ud800"}\n', "BAD_JSON"),
+        ("d.csv", b"\xef\xbb\xbf\xef\xbb\xbfa,b\n1,2\n", "NOT_UTF8"),
         ("d.csv", b"", "EMPTY_FILE"),
         ("d.csv", b"a,b\n", "NO_ROWS"),
         ("d.csv", b"a,b\n1\n2,3\n", "RAGGED_ROWS"),
@@ -322,7 +341,7 @@ def test_what_is_no_table_is_refused_with_its_code(check, tmp_path):
     ):
         report, _ = check(data, name=name, code=1)
         assert [reason["code"] for reason in report["reasons"]] == [code], (name, report["reasons"])
-        assert report["verdict"] == "rejected" and report["format"] == 2
+        assert report["verdict"] == "rejected" and report["format"] == 3
 
 
 def test_other_encodings_of_rows_give_the_same_parts(check, tmp_path):

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from sklearn.datasets import load_breast_cancer
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from support import pipeline
 from support.pipeline import PYTHON, Sink, blob, put, run_job, sha256, start_job, validated
@@ -843,6 +845,37 @@ def test_trees_behind_a_scaler_are_exported_as_they_are(tmp_path):
         model, features.astype(np.float32), name="m", input_name="x", tolerance=1e-4, opsets=export.OPSETS
     )
     assert exported.summary["checked"]["rows"] == len(features) and exported.classes == ["0", "1"]
+
+
+def scaled(model):
+    return make_pipeline(StandardScaler(), model)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [
+        (scaled(LinearSVC()), ["label"]),
+        (make_pipeline(scaled(MinMaxScaler()), scaled(LinearSVC())), ["label"]),
+        (scaled(RidgeClassifier()), ["label"]),
+        (CalibratedClassifierCV(LinearSVC(), cv=3), ["label", "probabilities"]),
+        (CalibratedClassifierCV(scaled(LinearSVC()), cv=3), ["label", "probabilities"]),
+        (CalibratedClassifierCV(scaled(scaled(LinearSVC())), cv=3, ensemble=False), ["label", "probabilities"]),
+        (CalibratedClassifierCV(scaled(LogisticRegression()), cv=3), ["label", "probabilities"]),
+        (scaled(CalibratedClassifierCV(LinearSVC(), cv=3)), ["label", "probabilities"]),
+        (scaled(CalibratedClassifierCV(scaled(LinearSVC()), cv=3)), ["label", "probabilities"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("two", [True, False], ids=["two classes", "three"])
+def test_steps_of_pipelines_get_the_options_that_they_have(model, outputs, two):
+    features, labels = (load_breast_cancer if two else load_iris)(return_X_y=True)
+    features = features.astype(np.float32)
+    exported = export.from_sklearn(
+        clone(model).fit(features, labels), features, name="m", input_name="x", tolerance=1e-4, opsets=export.OPSETS
+    )
+    assert exported.summary["checked"]["outputs"] == outputs
+    assert exported.summary["checked"]["rows"] == len(features)
 
 
 @pytest.mark.parametrize(

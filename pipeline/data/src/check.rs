@@ -127,7 +127,7 @@ impl Report {
 pub fn read_report(json: &[u8]) -> Result<Report, String> {
     let report: Report = serde_json::from_slice(json).map_err(|error| format!("no report: {error}"))?;
     match report.format {
-        // Format 1 has the same members, with bins that hide more.
+        // Those before have the same members; format 1 has bins that hide more.
         1..=crate::FORMAT => Ok(report),
         other => Err(format!("a report of format {other}; 1 to {} are understood", crate::FORMAT)),
     }
@@ -221,14 +221,14 @@ fn check_table(
     outside: &Outside<'_>,
     checked: &mut Checked,
 ) {
-    let mut found = rules::check(table, policy);
+    let hashes = table.row_hashes(&table.names());
+    let profile = profile::profile(table, &hashes, policy);
+    let mut found = rules::check(table, &profile, policy);
     match outside.contract {
         Contract::NotAsked => {}
         Contract::Absent(why) => found.warnings.push(Finding::new(Code::ContractAbsent, why)),
         Contract::Check(check) => found.reasons.extend(check(table)),
     }
-    let hashes = table.row_hashes(&table.names());
-    let profile = profile::profile(table, &hashes, policy);
     rules::duplicates(profile.duplicate_rows, profile.rows, policy, &mut found);
     let report = &mut checked.report;
     compare(table, &profile, policy, outside, report, &mut found);

@@ -47,8 +47,8 @@ pub use html::html;
 pub use mask::{MaskError, MaskSummary, Masked, mask};
 pub use outliers::{Forest, ForestAnswer, Matrix, MethodReport, OutlierReport};
 pub use policy::{
-    Action, ColumnPolicy, ContractPolicy, DriftPolicy, ExtraColumns, GrowthAction, GrowthPolicy, Limits,
-    Mask, MaskPolicy, MethodName, OutlierPolicy, Policy, PolicyError,
+    Action, Amount, ColumnPolicy, ContractPolicy, DriftPolicy, ExtraColumns, GrowthAction, GrowthPolicy,
+    Limits, Mask, MaskPolicy, MethodName, OutlierPolicy, Policy, PolicyError,
 };
 pub use profile::{ColumnProfile, Histogram, Profile, Shape};
 pub use sniff::{Content, Format, Sniffed, sniff};
@@ -56,4 +56,4 @@ pub use table::{Column, Kind, Table, read};
 
 /// The version of the report's schema, and of everything that a report depends on but policy and data: a check that would
 /// answer otherwise for the same input counts this up.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;

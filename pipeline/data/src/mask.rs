@@ -125,13 +125,17 @@ pub fn mask(file: &str, bytes: &[u8], policy: &Policy, salt: &[u8]) -> Result<Ma
     Ok(Masked { csv: writer.into_inner().unwrap_or_default(), summary })
 }
 
-/// The lower end of a number's bucket, with as many decimals as the width has; `None` for what is no number, or so large
-/// that buckets of this width cannot be told apart.
+/// The lower end of a number's bucket, with as many decimals as the width has. Whole numbers in buckets of whole width are
+/// computed as such; `None` for what is no number, and for others so large that a float may be of the next bucket.
 fn bucket(cell: &str, width: f64) -> Option<String> {
     const EXACT: f64 = (1_u64 << 53) as f64;
-    let number: f64 = cell.trim().parse().ok()?;
+    let cell = cell.trim();
+    if let (Some(number), Some(width)) = (whole(cell), whole_width(width)) {
+        return number.div_euclid(width).checked_mul(width).map(|end| end.to_string());
+    }
+    let number: f64 = cell.parse().ok()?;
     let places = number / width;
-    if places.is_nan() || places.abs() >= EXACT {
+    if places.is_nan() || places.abs() >= EXACT || number.abs() >= EXACT {
         return None;
     }
     // 0.3 is in the bucket of 0.3, though 0.3 / 0.1 is a little less than 3.
@@ -143,20 +147,39 @@ fn bucket(cell: &str, width: f64) -> Option<String> {
     Some(format!("{:.*}", decimals.unwrap_or(17), place * width + 0.0))
 }
 
+/// The whole number that a cell is, with a sign or without.
+fn whole(cell: &str) -> Option<i128> {
+    cell.parse().ok()
+}
+
+/// The width as a whole number, if it is one.
+fn whole_width(width: f64) -> Option<i128> {
+    const MOST: f64 = 1e38;
+    (width.fract() == 0.0 && width < MOST).then_some(width as i128)
+}
+
 /// Refuses buckets that hide nothing: most numbers but 0 are the lower ends of theirs.
 fn check_buckets(column: &Column, rows: usize, width: f64) -> Result<(), MaskError> {
     let (mut same, mut all) = (0_u64, 0_u64);
     for row in (0..rows).filter(|row| !column.is_null(*row)) {
         let cell = column.cell(row).trim();
-        let number: Option<f64> = cell.parse().ok().filter(|number| *number != 0.0);
-        if let (Some(number), Some(end)) = (number, bucket(cell, width)) {
+        if cell.parse().is_ok_and(|number: f64| number != 0.0)
+            && let Some(end) = bucket(cell, width)
+        {
             all += 1;
-            same += u64::from(end.parse() == Ok(number));
+            same += u64::from(is_same_number(cell, &end));
         }
     }
     match same * 2 > all {
         true => Err(MaskError::Unmasked { column: column.name.clone(), same, all }),
         false => Ok(()),
+    }
+}
+
+fn is_same_number(one: &str, other: &str) -> bool {
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.parse::<f64>().is_ok_and(|one| other.parse() == Ok(one)),
     }
 }
 
@@ -214,7 +237,16 @@ mod tests {
             ("-0.0", 10.0, Some("0")),
             ("-0.5", 0.25, Some("-0.50")),
             ("1e308", 0.1, None),
-            ("12345678901234567890", 1.0, None),
+            ("12345678901234567890", 1.0, Some("12345678901234567890")),
+            ("9007199254740993", 10.0, Some("9007199254740990")),
+            ("9007199254740999", 1000.0, Some("9007199254740000")),
+            ("-9007199254740993", 2.0, Some("-9007199254740994")),
+            (" +1760000000000000001 ", 1e9, Some("1760000000000000000")),
+            ("-170141183460469231731687303715884105728", 10.0, None),
+            // Beyond what a float tells from its neighbours.
+            ("9007199254740993", 2.5, None),
+            ("9007199254740999.5", 10.0, None),
+            ("1e300", 1e299, None),
             ("inf", 10.0, None),
         ] {
             assert_eq!(bucket(cell, width).as_deref(), end, "{cell} {width}");
@@ -228,6 +260,11 @@ mod tests {
             Err(MaskError::Unmasked { same: 2, all: 2, .. })
         ));
         assert!(check("0\n0\n0\n7\n", 5.0).is_ok());
+        assert!(
+            check("1152921504606846977\n1152921504606846979\n", 10.0).is_ok(),
+            "one float, not one number"
+        );
+        assert!(matches!(check("1152921504606846977\n", 1.0), Err(MaskError::Unmasked { .. })));
     }
 
     #[test]

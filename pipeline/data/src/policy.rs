@@ -3,7 +3,9 @@
 //! Every field has a default, so that an empty policy checks what can be checked of any dataset. A name that is not
 //! known is refused: a misspelt limit must not pass for none.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -83,9 +85,9 @@ pub struct ColumnPolicy {
     #[serde(rename = "type")]
     pub kind: Option<Kind>,
     /// Smallest number. With it or `max` a column is one of numbers.
-    pub min: Option<f64>,
+    pub min: Option<Amount>,
     /// Largest number.
-    pub max: Option<f64>,
+    pub max: Option<Amount>,
     /// All the values that there may be, as text.
     pub values: Option<Vec<String>>,
     /// Largest share of empty cells. Default 1.
@@ -107,6 +109,83 @@ impl ColumnPolicy {
     /// Is the type said, by its name or by bounds?
     pub(crate) fn is_typed(&self) -> bool {
         self.kind.is_some() || self.has_bounds()
+    }
+}
+
+/// A number as it is written: of whole ones beyond 2^53 several share a float.
+#[derive(Debug, Clone, Copy)]
+pub enum Amount {
+    Whole(i64),
+    Number(f64),
+}
+
+impl Amount {
+    /// A cell's, whose number is known.
+    pub(crate) fn of_cell(cell: &str, number: f64) -> Self {
+        cell.trim().parse().map_or(Self::Number(number), Self::Whole)
+    }
+
+    fn number(self) -> f64 {
+        match self {
+            Self::Whole(number) => number as f64,
+            Self::Number(number) => number,
+        }
+    }
+
+    fn whole(self) -> Option<i64> {
+        /// 2^63, the first that is too large.
+        const END: f64 = 9_223_372_036_854_775_808.0;
+        match self {
+            Self::Whole(number) => Some(number),
+            Self::Number(number) => (number.fract() == 0.0 && number.abs() < END).then_some(number as i64),
+        }
+    }
+}
+
+impl PartialOrd for Amount {
+    /// Exact between whole numbers, else of floats.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self.whole(), other.whole()) {
+            (Some(one), Some(other)) => Some(one.cmp(&other)),
+            _ => self.number().partial_cmp(&other.number()),
+        }
+    }
+}
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Equal)
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(number) => number.fmt(formatter),
+            Self::Number(number) => number.fmt(formatter),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl serde::de::Visitor<'_> for Written {
+            type Value = Amount;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a number")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Amount, E> {
+                Ok(Amount::Whole(number))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Amount, E> {
+                Ok(Amount::Number(number))
+            }
+        }
+        deserializer.deserialize_any(Written)
     }
 }
 
@@ -503,7 +582,7 @@ impl Policy {
             )?;
             within(&format!("columns.{name}.nulls"), column.nulls, 0.0, 1.0)?;
             for (field, value) in [("min", column.min), ("max", column.max)] {
-                if value.is_some_and(|value| !value.is_finite()) {
+                if value.is_some_and(|value| !value.number().is_finite()) {
                     return Err(bad(format!("columns.{name}.{field}"), "is no number"));
                 }
             }

@@ -121,11 +121,11 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
                 _ => distinct(&sorted),
             };
             if let (Some(&min), Some(&max), false) = (sorted.first(), sorted.last(), is_private) {
-                let mean = stats::mean(&values);
+                let moments = stats::Moments::of(&values, 1);
                 profile.min = Some(min);
                 profile.max = Some(max);
-                profile.mean = Some(mean);
-                profile.std = Some(stats::std_about(&values, mean, 1));
+                profile.mean = Some(moments.mean());
+                profile.std = Some(moments.std());
                 profile.quantiles = QUANTILES.iter().map(|share| stats::quantile(&sorted, *share)).collect();
                 profile.shape = shape(&sorted, min, max);
                 if !policy.is_key(&column.name) && column.kind != Kind::Time {
@@ -145,9 +145,9 @@ fn column_profile(column: &Column, table: &Table, policy: &Policy) -> ColumnProf
             let mut seen = HashSet::new();
             for row in (0..rows).filter(|row| !column.is_null(*row)) {
                 if seen.len() >= MOST_DISTINCT {
-                    profile.distinct_more = !seen.contains(column.cell(row)) || profile.distinct_more;
+                    profile.distinct_more = !seen.contains(column.cell(row).trim()) || profile.distinct_more;
                 } else {
-                    seen.insert(column.cell(row));
+                    seen.insert(column.cell(row).trim());
                 }
             }
             profile.distinct = seen.len() as u64;

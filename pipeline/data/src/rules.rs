@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::finding::{Code, Finding, Rows, shown};
-use crate::policy::{ColumnPolicy, ExtraColumns, Policy, compiled};
+use crate::policy::{Amount, ColumnPolicy, ExtraColumns, Policy, compiled};
+use crate::profile::Profile;
 use crate::table::{Column, Kind, Table};
 
 /// What breaks the policy, and what is merely odd.
@@ -13,15 +14,15 @@ pub(crate) struct Found {
     pub(crate) warnings: Vec<Finding>,
 }
 
-pub(crate) fn check(table: &Table, policy: &Policy) -> Found {
+pub(crate) fn check(table: &Table, profile: &Profile, policy: &Policy) -> Found {
     let mut found = Found::default();
     columns_there(table, policy, &mut found);
-    for column in &table.columns {
+    for (column, profile) in table.columns.iter().zip(&profile.columns) {
         types(column, policy, &mut found);
         if let Some(rules) = policy.column(&column.name) {
             values(column, table.rows(), rules, policy, &mut found);
         }
-        emptiness(column, table.rows(), policy, &mut found);
+        emptiness(column, profile.distinct, table.rows(), policy, &mut found);
     }
     label(table, policy, &mut found);
     key(table, policy, &mut found);
@@ -114,12 +115,14 @@ fn values(column: &Column, rows: usize, rules: &ColumnPolicy, policy: &Policy, f
         (0..rows).filter(|row| !column.is_null(*row) && is_broken(*row)).for_each(|row| broken.add(row));
         broken
     };
-    let number = |row: usize| column.numbers().get(row).copied().unwrap_or(f64::NAN);
+    let amount = |row: usize| {
+        Amount::of_cell(column.cell(row), column.numbers().get(row).copied().unwrap_or(f64::NAN))
+    };
     if let Some(min) = rules.min {
-        broken(Code::BelowMin, &selected(&|row| number(row) < min), &format!("below {min}"));
+        broken(Code::BelowMin, &selected(&|row| amount(row) < min), &format!("below {min}"));
     }
     if let Some(max) = rules.max {
-        broken(Code::AboveMax, &selected(&|row| number(row) > max), &format!("above {max}"));
+        broken(Code::AboveMax, &selected(&|row| amount(row) > max), &format!("above {max}"));
     }
     if let Some(values) = &rules.values {
         let known: std::collections::HashSet<&str> = values.iter().map(String::as_str).collect();
@@ -148,8 +151,8 @@ fn repeated(column: &Column, rows: usize) -> Rows {
     repeated
 }
 
-/// Cells without a value, and columns without a difference.
-fn emptiness(column: &Column, rows: usize, policy: &Policy, found: &mut Found) {
+/// Cells without a value, and columns without a difference. `distinct`: how many different values of its type the column has.
+fn emptiness(column: &Column, distinct: u64, rows: usize, policy: &Policy, found: &mut Found) {
     let name = shown(&column.name);
     let share = column.nulls as f64 / rows.max(1) as f64;
     let most = policy.column(&column.name).and_then(|rules| rules.nulls);
@@ -163,20 +166,11 @@ fn emptiness(column: &Column, rows: usize, policy: &Policy, found: &mut Found) {
     if column.nulls == rows as u64 {
         let text = format!("column {name} has no value at all");
         found.warnings.push(Finding::new(Code::NullColumn, text).in_column(&column.name));
-    } else if rows > 1 && !policy.is_label(&column.name) && is_constant(column, rows) {
+    } else if rows > 1 && !policy.is_label(&column.name) && distinct == 1 && column.misfits.is_empty() {
         let text =
             format!("column {name} has one value in all rows that have any; nothing can be learnt from it");
         found.warnings.push(Finding::new(Code::Constant, text).in_column(&column.name));
     }
-}
-
-/// One value, whatever its spelling as a number, in all rows that have one.
-fn is_constant(column: &Column, rows: usize) -> bool {
-    if column.misfits.is_empty() && !column.numbers().is_empty() {
-        return column.values().windows(2).all(|pair| pair[0] == pair[1]);
-    }
-    let mut filled = (0..rows).filter(|row| !column.is_null(*row)).map(|row| column.cell(row).trim());
-    filled.next().is_none_or(|first| filled.all(|other| other == first))
 }
 
 fn label(table: &Table, policy: &Policy, found: &mut Found) {

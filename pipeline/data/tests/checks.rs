@@ -127,14 +127,45 @@ fn large_whole_numbers_are_told_apart() {
     let ids: String = (0..100_u64).map(|at| format!("{}\n", (1 << 53) + at)).collect();
     let report = run("d.csv", format!("id\n{ids}").as_bytes(), "", None).report;
     assert_eq!(report.profile.expect("a profile").columns[0].distinct, 100);
+    let policy = |limit: &str| format!("holdout = 0.0\ncolumns.id = {{ {limit} }}");
+    let near = "id\n9007199254740992\n9007199254740993\n9007199254740992\n";
+    for (limit, wanted) in [
+        ("max = 9007199254740992", Some("ABOVE_MAX")),
+        ("max = 9007199254740993", None),
+        ("max = 9007199254740992.0", Some("ABOVE_MAX")),
+        ("min = 9007199254740993", Some("BELOW_MIN")),
+        ("min = 9007199254740992", None),
+        ("type = \"number\", max = 9007199254740992", Some("ABOVE_MAX")),
+        ("max = 1e300", None),
+    ] {
+        let report = run("d.csv", near.as_bytes(), &policy(limit), None).report;
+        assert_eq!(codes(&report.reasons), wanted.into_iter().collect(), "{limit}");
+        let distinct = report.profile.expect("a profile").columns[0].distinct;
+        // As floats, which the policy may ask for, they are one.
+        assert_eq!(
+            (distinct, codes(&report.warnings).contains("CONSTANT")),
+            if limit.contains("type") { (1, true) } else { (2, false) }
+        );
+    }
+    let crossed = Policy::parse(&policy("min = 9007199254740993, max = 9007199254740992"));
+    assert!(crossed.is_err_and(|error| error.to_string().contains("above max")));
 }
 
 #[test]
 fn a_constant_is_one_however_it_is_written() {
-    for (rows, warned) in [("1\n1.0\n\"\"\n1\n", true), ("a\nNA\n a\n", true), ("1\n2\n", false)] {
+    for (rows, warned) in
+        [("1\n1.0\n\"\"\n1\n", true), ("a\nNA\n a\n", true), ("1\n1\n01\n", true), ("1\n2\n", false)]
+    {
         let report = run("d.csv", format!("x\n{rows}").as_bytes(), "holdout = 0.0", None).report;
         assert_eq!(codes(&report.warnings).contains("CONSTANT"), warned, "{rows:?}");
+        assert_eq!(report.profile.expect("a profile").columns[0].distinct == 1, warned, "{rows:?}");
     }
+    let text = "holdout = 0.0\ncolumns.x.type = \"text\"";
+    let report = run("d.csv", b"x\na\n a\n", text, None).report;
+    assert!(
+        codes(&report.warnings).contains("CONSTANT")
+            && report.profile.expect("a profile").columns[0].distinct == 1
+    );
 }
 
 #[test]
@@ -229,9 +260,9 @@ fn a_report_is_read_as_it_was_written() {
     .report;
     let json = serde_json::to_vec(&report).expect("JSON");
     assert_eq!(read_report(&json).expect("a report"), report);
-    let later = String::from_utf8(json).expect("text").replacen("\"format\":2", "\"format\":3", 1);
-    assert!(read_report(later.as_bytes()).expect_err("a later format").contains("format 3"));
-    assert!(read_report(later.replacen("\"format\":3", "\"format\":1", 1).as_bytes()).is_ok());
+    let later = String::from_utf8(json).expect("text").replacen("\"format\":3", "\"format\":4", 1);
+    assert!(read_report(later.as_bytes()).expect_err("a later format").contains("format 4"));
+    assert!(read_report(later.replacen("\"format\":4", "\"format\":1", 1).as_bytes()).is_ok());
     assert!(read_report(b"{}").is_err());
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use baton_data::{Checked, Finding, Input, Policy, Report, Verdict};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -239,11 +240,15 @@ async fn checked(
     done.map_err(|error| Failure::Never(format!("the check did not end: {error}")))?
 }
 
-/// Appends an accepted version to the dataset's log, unless it is the last one there: a delivery may come twice.
+/// Appends an accepted version to the dataset's log, unless it is the last one there: a delivery may come twice. The same data
+/// under another policy is appended: what is trained on and compared with is what the newest entry names.
 async fn append(store: &Store, updated: &Updated, entry: &Value) -> Result<(), Failure> {
+    let is_same = |last: &Value| {
+        ["digest", "training", "holdout", "policy"].iter().all(|name| last[name] == entry[name])
+    };
     for _ in 0..APPENDS {
-        let after = match store.last::<Accepted>(LOG, &updated.dataset).await? {
-            Some((_, last)) if last.digest == updated.digest => return Ok(()),
+        let after = match store.last::<Value>(LOG, &updated.dataset).await? {
+            Some((_, last)) if is_same(&last) => return Ok(()),
             Some((number, _)) => number,
             None => 0,
         };
@@ -252,6 +257,37 @@ async fn append(store: &Store, updated: &Updated, entry: &Value) -> Result<(), F
         }
     }
     Err(Failure::Later(format!("others keep appending to the log of {}", updated.dataset)))
+}
+
+/// The newest entry of a dataset's log that `is` is true of.
+async fn newest<T: DeserializeOwned>(
+    store: &Store,
+    dataset: &str,
+    is: impl Fn(&T) -> bool,
+) -> Result<Option<T>, StoreError> {
+    // Nearly always it is one of the last two.
+    let mut limit = 2;
+    loop {
+        let entries: Vec<T> = store.log(LOG, dataset, limit).await?;
+        let is_all = (entries.len() as u64) < limit;
+        match entries.into_iter().rev().find(&is) {
+            None if !is_all => limit *= 4,
+            found => return Ok(found),
+        }
+    }
+}
+
+/// Does the log know this version of a dataset, and names none of its entries this holdout?
+pub(crate) async fn is_other_holdout(
+    store: &Store,
+    dataset: &str,
+    version: &str,
+    holdout: &Digest,
+) -> Result<bool, StoreError> {
+    let is_version = |entry: &Value| entry["digest"] == json!(version);
+    let is_named = |entry: &Value| is_version(entry) && entry["holdout"]["digest"] == json!(holdout);
+    Ok(newest(store, dataset, is_named).await?.is_none()
+        && newest(store, dataset, is_version).await?.is_some())
 }
 
 fn reasons(findings: &[Finding]) -> Vec<Map<String, Value>> {

@@ -134,6 +134,9 @@ pub(crate) struct Outcome {
     pub(crate) warnings: Vec<Finding>,
 }
 
+/// Has the matrix a median in the place of a value, in this row and column?
+type Missing<'a> = &'a dyn Fn(usize, usize) -> bool;
+
 /// What one method found.
 struct Marks {
     flagged: Vec<bool>,
@@ -203,7 +206,7 @@ pub(crate) fn find(table: &Table, policy: &Policy, forest: Option<&dyn Forest>) 
         }
     }
     outcome.warnings.append(&mut warnings);
-    outcome.finish(&matrix, &standard, rules);
+    outcome.finish(&matrix, &standard, &missing, rules);
     outcome
 }
 
@@ -257,15 +260,9 @@ fn standardised(matrix: &Matrix) -> Matrix {
     let width = matrix.names.len();
     for column in 0..width {
         let values = matrix.column(column);
-        let mean = stats::mean(&values);
-        let std = stats::std_about(&values, mean, 0);
+        let moments = stats::Moments::of(&values, 0);
         for value in standard.values.iter_mut().skip(column).step_by(width) {
-            let distance = *value - mean;
-            *value = match std > 0.0 {
-                true if distance.is_finite() => distance / std,
-                true => *value / std - mean / std,
-                false => 0.0,
-            };
+            *value = moments.standard(*value);
         }
     }
     standard
@@ -456,13 +453,13 @@ impl Outcome {
         });
     }
 
-    fn finish(&mut self, matrix: &Matrix, standard: &Matrix, rules: &OutlierPolicy) {
+    fn finish(&mut self, matrix: &Matrix, standard: &Matrix, missing: Missing<'_>, rules: &OutlierPolicy) {
         self.cells.sort();
         self.cells.dedup();
         let flagged = self.marked.iter().filter(|marked| **marked).count();
         self.report.flagged = flagged as u64;
         self.report.share = flagged as f64 / self.marked.len().max(1) as f64;
-        self.report.scatter = scatter(matrix, standard, &self.marked);
+        self.report.scatter = scatter(matrix, standard, &self.marked, missing);
         let share = self.report.share;
         if let Some(most) = rules.max_share.filter(|most| share > *most) {
             let text = format!(
@@ -478,8 +475,9 @@ impl Outcome {
     }
 }
 
-/// Points of the two columns in which marked rows deviate most.
-fn scatter(matrix: &Matrix, standard: &Matrix, marked: &[bool]) -> Option<Scatter> {
+/// Points of the two columns in which marked rows deviate most; only rows that have a value in both, since medians in the
+/// place of missing values would draw rows that there are not.
+fn scatter(matrix: &Matrix, standard: &Matrix, marked: &[bool], missing: Missing<'_>) -> Option<Scatter> {
     let width = matrix.names.len();
     if width < 2 || !marked.iter().any(|marked| *marked) {
         return None;
@@ -492,7 +490,11 @@ fn scatter(matrix: &Matrix, standard: &Matrix, marked: &[bool]) -> Option<Scatte
     }
     deviations.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
     let (x, y) = (deviations[0].1, deviations[1].1);
-    let (mut bad, mut good): (Vec<usize>, Vec<usize>) = (0..matrix.rows).partition(|row| marked[*row]);
+    let drawn = (0..matrix.rows).filter(|row| !missing(*row, x) && !missing(*row, y));
+    let (mut bad, mut good): (Vec<usize>, Vec<usize>) = drawn.partition(|row| marked[*row]);
+    if bad.is_empty() {
+        return None;
+    }
     let mut random = Random::new(0);
     for (rows, most) in [(&mut bad, MOST_POINTS / 2), (&mut good, MOST_POINTS / 2)] {
         if rows.len() > most {

@@ -4,22 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Marks, Matrix};
+use super::{Marks, Matrix, Missing};
 use crate::stats;
-
-type Missing<'a> = &'a dyn Fn(usize, usize) -> bool;
 
 /// Cells further than `k` sample standard deviations (`numpy.std(x, ddof=1)`) from the mean. The score of a row is the
 /// largest of its cells' distances in standard deviations.
 pub(super) fn sigma(matrix: &Matrix, k: f64, missing: Missing<'_>) -> Marks {
     marks(matrix, missing, &[("k", k)], &|values| {
-        let mean = stats::mean(values);
-        let std = stats::std_about(values, mean, 1);
-        // As a product, so that a distance of exactly k deviations is no outlier.
-        Box::new(move |value| {
-            let distance = (value - mean).abs();
-            (distance > k * std, if std > 0.0 { distance / std } else { 0.0 })
-        })
+        let moments = stats::Moments::of(values, 1);
+        Box::new(move |value| (moments.is_beyond(value, k), moments.standard(value).abs()))
     })
 }
 

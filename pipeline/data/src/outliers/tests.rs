@@ -229,3 +229,46 @@ fn the_random_cut_forest_marks_among_ties() {
     let outcome = find_in(&text, "outliers = { methods = [\"random_cut_forest\"] }");
     assert!(outcome.report.flagged <= 30, "{} of 600 rows, most of them zeros", outcome.report.flagged);
 }
+
+#[test]
+fn dbscan_says_of_how_many_rows_its_radius_is() {
+    for (rows, columns, measured) in [(300, 6, 300), (5200, 2, 5200), (5200, 5, 5000)] {
+        let outcome = find_in(&cloud(rows, columns, 3), "outliers.methods = [\"dbscan\"]");
+        assert_eq!(outcome.report.methods[0].parameters["eps_rows"], json!(measured));
+    }
+    let given = find_in(&cloud(100, 2, 3), "outliers = { methods = [\"dbscan\"], dbscan = { eps = 0.5 } }");
+    assert_eq!(given.report.methods[0].parameters["eps_rows"], json!(0));
+}
+
+#[test]
+fn a_cell_without_a_value_is_drawn_nowhere() {
+    let row = |row: usize| match row % 5 {
+        0 => format!(",{row}\n"),
+        1 => format!("{row},\n"),
+        _ => format!("{row},{}\n", row * 7 % 100),
+    };
+    let text = format!("a,b\n{}9000,9000\n,9000\n", (0..100).map(row).collect::<String>());
+    let outcome = find_in(&text, "outliers.methods = [\"box\"]");
+    assert_eq!(outcome.report.flagged, 2);
+    let scatter = outcome.report.scatter.expect("a drawing");
+    assert_eq!(scatter.points.len(), 61);
+    assert_eq!(scatter.points.iter().filter(|point| point.2).count(), 1);
+    // The only marked row has no place.
+    let text = format!("a,b\n{},9000\n", (0..100).map(row).collect::<String>());
+    let outcome = find_in(&text, "outliers.methods = [\"box\"]");
+    assert_eq!((outcome.report.flagged, outcome.report.scatter), (1, None));
+}
+
+#[test]
+fn sigma_finds_what_is_far_among_large_numbers() {
+    // Nanoseconds within half a millisecond of each other, and five rows three milliseconds later.
+    for offset in [1_760_000_000_000_000_000_i64, (1 << 53) - 10_000_000] {
+        let row = |row: i64| {
+            let late = if row < 5 { 3_000_000 } else { 0 };
+            format!("{}\n", offset + row * 7919 % 1009 * 512 + late)
+        };
+        let text = format!("a\n{}", (0..2000).map(row).collect::<String>());
+        let outcome = find_in(&text, "outliers.methods = [\"sigma\"]");
+        assert_eq!(outcome.report.methods[0].rows, [1, 2, 3, 4, 5], "{offset}");
+    }
+}

@@ -113,10 +113,12 @@ const PROGRAMS: &[(&[u8], &str)] = &[
     (b"\0asm", "a WebAssembly module"),
     (b"dex\n03", "an Android program"),
     (b"!<arch>\n", "an archive of object files"),
-    (b"#!", "a script"),
-    (b"\xef\xbb\xbf#!", "a script"),
-    (b"<?php", "a PHP script"),
 ];
+
+/// What scripts begin with, after blanks and in any case. Only what says so itself: a language is not guessed.
+const SCRIPTS: &[(&[u8], &str)] =
+    &[(b"#!", "a script"), (b"@echo off", "a batch file"), (b"<?php", "a PHP script")];
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const AS_TEXT: &str =
     "write the rows as CSV or JSON lines (in pandas: frame.to_csv(\"data.csv\", index=False))";
@@ -174,7 +176,8 @@ fn refused_content(bytes: &[u8], packed: bool) -> Option<Finding> {
         return Some(pickle(what));
     }
     let program = PROGRAMS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| *what);
-    if let Some(what) = program.or_else(|| is_windows_program(bytes).then_some("a Windows program (PE)")) {
+    let program = program.or_else(|| is_windows_program(bytes).then_some("a Windows program (PE)"));
+    if let Some(what) = program.or_else(|| script(bytes)) {
         return Some(Finding::new(Code::Executable, format!("the content is {what}{inside}, no data")));
     }
     if bytes.starts_with(b"PK\x03\x04")
@@ -205,6 +208,15 @@ fn refused_content(bytes: &[u8], packed: bool) -> Option<Finding> {
         return Some(Finding::new(Code::WrongFormat, format!("the content is {what}{inside}, no table")));
     }
     None
+}
+
+/// What kind of script the text says that it is.
+fn script(bytes: &[u8]) -> Option<&'static str> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let is_blank = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
+    let start = bytes.iter().position(|byte| !is_blank(byte)).and_then(|at| bytes.get(at..))?;
+    let begins = |with: &[u8]| start.get(..with.len()).is_some_and(|there| there.eq_ignore_ascii_case(with));
+    SCRIPTS.iter().find(|(with, _)| begins(with)).map(|(_, what)| *what)
 }
 
 fn unsupported(what: &str, inside: &str, advice: &str) -> Finding {
@@ -239,10 +251,15 @@ fn text(bytes: &[u8]) -> Result<(&str, bool), Finding> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return other("UTF-16", "UTF-16");
     }
-    let (bytes, marked) = match bytes.strip_prefix(&[0xef, 0xbb, 0xbf]) {
+    let (bytes, marked) = match bytes.strip_prefix(BYTE_ORDER_MARK) {
         Some(rest) => (rest, true),
         None => (bytes, false),
     };
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        let text = "two byte order marks: the file was converted twice, and the second would be part of the first name; \
+                    take it away";
+        return Err(Finding::new(Code::NotUtf8, text));
+    }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         let head = bytes.get(..bytes.len().min(4096)).unwrap_or(bytes);
         let zeros = |offset: usize| head.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();

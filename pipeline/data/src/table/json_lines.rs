@@ -51,6 +51,7 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
     let mut raw = Raw::default();
     let mut positions: HashMap<String, usize> = HashMap::new();
     let (mut bad, mut nested, mut huge) = (Faults::default(), Faults::default(), Faults::default());
+    let mut zero = Faults::default();
     let mut ends = Vec::new();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let row = raw.lines.len();
@@ -90,13 +91,28 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
                 bad.add(row, || format!("line {}: member {} is there twice", at + 1, member + 1));
                 continue;
             }
-            let Some(cell) = cell(value.get()) else {
-                let name = shown(&raw.names[column]);
-                nested.add(row, || {
-                    format!("line {}: {name:?} is an object or a list; a cell is one value", at + 1)
-                });
-                continue;
+            let name = &raw.names[column];
+            let cell = match cell(value.get()) {
+                Cell::Text(cell) => cell,
+                Cell::Nested => {
+                    nested.add(row, || {
+                        let name = shown(name);
+                        format!("line {}: {name:?} is an object or a list; a cell is one value", at + 1)
+                    });
+                    continue;
+                }
+                Cell::NoText => {
+                    bad.add(row, || {
+                        format!("line {}: member {} has half of a surrogate pair", at + 1, member + 1)
+                    });
+                    continue;
+                }
             };
+            // An escape can write what no text file holds, and the parts, CSV, would hold it.
+            if cell.contains('\0') || name.contains('\0') {
+                zero.add(row, || format!("line {}: member {} has a zero byte (\\u0000)", at + 1, member + 1));
+                continue;
+            }
             if cell.len() as u64 > limits.max_cell_bytes {
                 huge.add(row, || {
                     let most = limits.max_cell_bytes;
@@ -122,6 +138,7 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Raw, Vec<Finding>> {
     findings.extend(ends);
     findings.extend(bad.finding(Code::BadJson));
     findings.extend(nested.finding(Code::Nested));
+    findings.extend(zero.finding(Code::NulBytes));
     findings.extend(huge.finding(Code::CellTooLarge));
     if raw.names.is_empty() && findings.is_empty() {
         findings.push(Finding::new(Code::HeaderEmpty, "the objects have no members"));
@@ -142,13 +159,21 @@ fn fill(cells: &mut Cells, row: usize) {
     }
 }
 
-/// A value's text; `None` for an object or a list.
-fn cell(raw: &str) -> Option<String> {
+/// What a value is as a cell.
+enum Cell {
+    Text(String),
+    /// An object or a list.
+    Nested,
+    /// A string with an escape that stands for no character: the grammar of JSON allows it, Unicode does not.
+    NoText,
+}
+
+fn cell(raw: &str) -> Cell {
     match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).ok(),
-        Some(b'{' | b'[') => None,
-        Some(b'n') => Some(String::new()),
-        _ => Some(raw.to_owned()),
+        Some(b'"') => serde_json::from_str(raw).map_or(Cell::NoText, Cell::Text),
+        Some(b'{' | b'[') => Cell::Nested,
+        Some(b'n') => Cell::Text(String::new()),
+        _ => Cell::Text(raw.to_owned()),
     }
 }
 

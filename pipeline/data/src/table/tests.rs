@@ -67,6 +67,10 @@ fn malformed_files_are_refused_with_the_place() {
         ("{\"a\":1}\n[1]\n", Code::BadJson, "line 2"),
         ("{\"a\":1,\"a\":2}\n", Code::BadJson, "member 2 is there twice"),
         ("{\"a\":{\"b\":1}}\n", Code::Nested, "line 1"),
+        ("{\"a\":1}\n{\"a\":\"x\\u0000\"}\n", Code::NulBytes, "line 2: member 1"),
+        ("{\"b\":1,\"a\\u0000\":1}\n", Code::NulBytes, "line 1: member 2"),
+        ("{\"a\":\"\\ud800\"}\n", Code::BadJson, "half of a surrogate pair"),
+        ("{\"\\ud800\":1}\n", Code::BadJson, "line 1"),
         ("{}\n", Code::HeaderEmpty, "no members"),
         ("{\"a\":NaN}\n{\"a\":1}\n", Code::BadJson, "line 1"),
     ] {

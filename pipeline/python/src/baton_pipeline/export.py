@@ -1,6 +1,7 @@
 """scikit-learn models as ONNX, and the proof that the export answers as the trainer's own model does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,20 +43,18 @@ def from_sklearn(
     skl2onnx, sklearn = _skl2onnx()
     # A true division, as scikit-learn's: times the inverse a value may come out beside a tree's threshold.
     scalers = (sklearn.preprocessing.StandardScaler, sklearn.preprocessing.RobustScaler)
-    division: dict[Any, Any] = {scaler: {"div": "div"} for scaler in (*scalers, sklearn.preprocessing.MaxAbsScaler)}
-
-    def convert(options: dict[Any, Any]) -> Any:
-        inputs = [(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))]
-        return skl2onnx.to_onnx(model, initial_types=inputs, name=name, target_opset=opsets, options=options)
-
+    options: dict[Any, Any] = {scaler: {"div": "div"} for scaler in (*scalers, sklearn.preprocessing.MaxAbsScaler)}
+    inputs = [(input_name, skl2onnx.common.data_types.FloatTensorType([None, features.shape[1]]))]
     try:
         is_classifier = sklearn.base.is_classifier(model)
-        try:
+        if is_classifier:
             # Else the probabilities are a sequence of maps, which is no tensor.
-            exported = convert({**division, id(model): {"zipmap": False}} if is_classifier else division)
-        except NameError:
-            # A classifier without probabilities does not know the option.
-            exported = convert(division)
+            options[id(model)] = {"zipmap": False}
+        for classifier in _calibrated_behind_steps(model):
+            # Calibration stands on these; skl2onnx asks the pipeline for them, which does not hand the question on.
+            options[id(classifier)] = {"raw_scores": True}
+        with _zipmap_known_to_all(model):
+            exported = skl2onnx.to_onnx(model, initial_types=inputs, name=name, target_opset=opsets, options=options)
     except Exception as error:
         raise ExportError(f"skl2onnx cannot export {type(model).__name__}: {_shortly(error)}") from error
     if is_classifier and getattr(model.predict(features[:1]), "ndim", 1) > 1:
@@ -73,6 +72,59 @@ def from_sklearn(
     }
     classes = getattr(model, "classes_", None) if is_classifier else None
     return Exported(content, input_name, summary, None if classes is None else [str(label) for label in classes])
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """The model, the steps of its pipelines, and what its calibrations stand on."""
+    yield model
+    for _, step in getattr(model, "steps", []):
+        yield from _parts(step)
+    for calibrated in getattr(model, "calibrated_classifiers_", []):
+        yield from _parts(calibrated.estimator)
+
+
+def _calibrated_behind_steps(model: Any) -> Iterator[Any]:
+    """The classifiers whose scores are calibrated, as far as they are the last step of a pipeline."""
+    for part in _parts(model):
+        for calibrated in getattr(part, "calibrated_classifiers_", []):
+            last = calibrated.estimator
+            while hasattr(last, "steps"):
+                last = last.steps[-1][1]
+            if last is not calibrated.estimator and "raw_scores" in (_known_options(last) or {}):
+                yield last
+
+
+def _converter(part: Any) -> Any:
+    """skl2onnx's, or None."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from skl2onnx.common._registration import get_converter
+
+    alias = sklearn_operator_name_map.get(type(part))
+    return alias and get_converter(alias)
+
+
+def _known_options(part: Any) -> dict[str, Any] | None:
+    converter = _converter(part)
+    return converter and converter.get_allowed_options()
+
+
+@contextmanager
+def _zipmap_known_to_all(model: Any) -> Iterator[None]:
+    """skl2onnx hands a pipeline's `zipmap` on to its last step, whether that knows it or not: LinearSVC does not, since it has
+    no probabilities, and is refused. It may be told, and need not care."""
+    import sklearn.base
+
+    told = {}
+    for part in _parts(model):
+        converter = _converter(part) if sklearn.base.is_classifier(part) else None
+        if converter is not None and "zipmap" not in (converter.get_allowed_options() or {}):
+            told[converter] = converter.get_allowed_options()
+            converter._options = {**(told[converter] or {}), "zipmap": [True, False]}
+    try:
+        yield
+    finally:
+        for converter, options in told.items():
+            converter._options = options
 
 
 def _compare(

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::bundle::{Bundle, Candidate, MAX_PART, reference};
 use super::cost::Meter;
 use super::runner::{Pushed, Runner};
-use super::validate::LOG;
+use super::validate::is_other_holdout;
 use super::{Call, Context, Failure};
 use crate::event::Event;
 use crate::store::{Digest, Reference};
@@ -204,8 +204,7 @@ async fn deployed(context: &Context, model: &str, digest: Option<&str>) -> Resul
 /// name one that it has seen.
 async fn other_holdout(context: &Context, candidate: &Candidate, given: &Reference) -> Option<String> {
     let (dataset, digest) = (candidate.bundle.dataset.as_ref()?, candidate.bundle.dataset_digest.as_ref()?);
-    let (_, last): (u64, Value) = context.store.last(LOG, dataset).await.ok()??;
-    let is_other = last["digest"] == json!(digest) && last["holdout"]["digest"] != json!(given.digest);
+    let is_other = is_other_holdout(&context.store, dataset, digest, &given.digest).await.ok()?;
     is_other.then(|| {
         format!("the holdout is not the one that the log of the dataset {dataset} names for this version")
     })

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::contract::{RowContract, is_inferred};
 use super::forest::OnnxForest;
-use super::{Accepted, LOG, report_of};
+use super::{Accepted, newest, report_of};
 use crate::event::hex;
 use crate::function::{Context, Failure};
 use crate::store::{Digest, Reference, Store, StoreError};
@@ -189,10 +189,9 @@ impl Forest for Unusable {
     }
 }
 
-/// The newest accepted version with another digest.
+/// The newest accepted version with another digest: one that was accepted under several policies is not compared with itself.
 async fn before(store: &Store, dataset: &str, digest: &Digest) -> Result<Option<Accepted>, Failure> {
-    let newest: Vec<Accepted> = store.log(LOG, dataset, 2).await?;
-    Ok(newest.into_iter().rev().find(|entry| entry.digest != *digest))
+    Ok(newest(store, dataset, |entry: &Accepted| entry.digest != *digest).await?)
 }
 
 /// What is gone or damaged is as if it had never been; the report says so. What fails for now is tried again.

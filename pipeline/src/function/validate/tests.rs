@@ -115,6 +115,57 @@ async fn older_data_can_be_made_the_newest_again() {
 }
 
 #[tokio::test]
+async fn the_log_names_the_holdout_of_every_policy_that_the_data_was_split_by() {
+    let mut world = World::new(POLICY);
+    world.check("1", &table(0..160)).await;
+    let narrow = world.check("2", &table(0..200)).await;
+    world.policy = format!("{POLICY}holdout = 0.5");
+    let wide = world.check("3", &table(0..200)).await;
+    assert_ne!(narrow.object()["holdout"], wide.object()["holdout"]);
+    let entries: Vec<Value> = world.store.log(LOG, "d", 100).await.expect("a log");
+    assert_eq!(entries.len(), 3);
+    assert_eq!(Value::Object(wide.object()), entries[2]);
+    assert_eq!(world.check("4", &table(0..200)).await, wide, "a redelivery");
+    let data = json!({ "dataset": "d", "digest": wide.object()["digest"], "file": "d.csv", "again": true });
+    world.send("5", data).await.expect("an answer");
+    assert_eq!(world.versions().await, 3);
+    // Not with itself.
+    let report = world.report(&wide).await;
+    assert_eq!(report.change.expect("a comparison").against, entries[0]["digest"]);
+    assert_eq!(report.history.len(), 1);
+    let next = world.report(&world.check("6", &table(0..240)).await).await;
+    assert_eq!(next.change.expect("a comparison").against, entries[2]["digest"]);
+    assert_eq!(next.history.len(), 2, "each version once");
+    // An evaluation knows both, and no other.
+    let digest = |value: &Value| value.as_str().expect("a digest").parse::<Digest>().expect("a digest");
+    let version = wide.object()["digest"].clone();
+    let version = version.as_str().expect("a digest");
+    for (holdout, is_other) in [
+        (digest(&narrow.object()["holdout"]["digest"]), false),
+        (digest(&wide.object()["holdout"]["digest"]), false),
+        (Digest::of(b"rows that the trainer has seen"), true),
+    ] {
+        let answer = is_other_holdout(&world.store, "d", version, &holdout).await.expect("a log");
+        assert_eq!(answer, is_other);
+    }
+    let unknown = Digest::of(b"a version of somewhere else");
+    assert!(!is_other_holdout(&world.store, "d", &unknown.to_string(), &unknown).await.expect("a log"));
+}
+
+#[tokio::test]
+async fn the_version_before_is_found_behind_many_policies() {
+    let mut world = World::new(POLICY);
+    let first = world.check("1", &table(0..160)).await;
+    for share in 1..8 {
+        world.policy = format!("{POLICY}holdout = 0.{share}");
+        let answer = world.check("2", &table(0..200)).await;
+        let change = world.report(&answer).await.change.expect("a comparison");
+        assert_eq!(change.against, first.object()["digest"]);
+    }
+    assert_eq!(world.versions().await, 8);
+}
+
+#[tokio::test]
 async fn two_at_once_give_one_answer() {
     let world = World::new(POLICY);
     let text = table(0..200);
