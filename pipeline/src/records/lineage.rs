@@ -225,7 +225,8 @@ fn by_name(connection: &Connection, name: &str, limit: usize) -> Result<Found, R
         // Of a model, the run that made what was deployed last, whenever it began; if none did, the last.
         let served = connection
             .prepare_cached(
-                "SELECT rowid FROM run WHERE model = ?1 AND json_extract(document, '$.state') = 'deployed'
+                "SELECT rowid FROM run
+                 WHERE model = ?1 AND document IS NOT NULL AND json_extract(document, '$.state') = 'deployed'
                  ORDER BY json_extract(document, '$.generation') DESC, json_extract(document, '$.since') DESC, started DESC
                  LIMIT 1",
             )?
@@ -557,10 +558,10 @@ mod tests {
         let first = (json!("deployed"), json!("4"), json!(3));
         let second = (json!("deployed"), json!("5"), json!(9));
         for subject in [&digest("code"), &digest("bundle r1 iris"), &digest("served r1 iris"), "iris@4"] {
-            assert_eq!(told(subject), [first.clone()], "{subject}");
+            assert_eq!(told(subject), std::slice::from_ref(&first), "{subject}");
         }
         for subject in [&digest("new code"), &digest("new bundle"), &digest("new served"), "iris@5", "iris"] {
-            assert_eq!(told(subject), [second.clone()], "{subject}");
+            assert_eq!(told(subject), std::slice::from_ref(&second), "{subject}");
         }
         for subject in ["r1", &digest("data r1"), &digest("environment"), "digits"] {
             assert_eq!(told(subject), [second.clone(), first.clone()], "{subject}");

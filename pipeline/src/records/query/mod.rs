@@ -1,7 +1,7 @@
 //! Searching runs: `accuracy >= 0.9 and dataset = "digits"`, sorted by any field.
 //!
 //! A query is parsed into a checked expression (`parse`, `field`), and every document is read only as far as the expression
-//! asks (`select`), then judged in Rust (`judge`). Rejected: SQL over the documents with `json_extract`. It is slower
+//! asks (`select`), then judged in Rust (`judge`). Rejected: SQL over the documents with `json_extract`. It is no faster
 //! (docs/history.md has the figures), rounds numbers from text in its own way, and sorts types among each other in its own way;
 //! and here no text of a query ever comes near SQL.
 
