@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RecordsError;
-use super::view::{Part, Past, as_it_was};
+use super::seen::Part;
+use super::view::{Past, as_it_was};
 
 /// Runs that one answer holds, the newest of all.
 const MAX_RUNS: usize = 200;

@@ -1,13 +1,15 @@
 //! The records: every event that was accepted, append-only, in SQLite; runs and lineage are views on them.
 //!
-//! `view` brings the runs up to date in the transaction that adds an event; `query` searches them, `lineage` walks from a
+//! `view` brings the runs up to date in the transaction that adds an event (`seen`: what an event says, `document`: what is shown); `query` searches them, `lineage` walks from a
 //! digest to all that is known of it, `openlineage` writes that in the words of others, `api` answers all of it over HTTP.
 //! Only the table `event` is a record. Everything else can be made anew from it ([`rebuild`]).
 
 pub mod api;
+mod document;
 pub mod lineage;
 pub mod openlineage;
 pub mod query;
+mod seen;
 mod source;
 mod view;
 

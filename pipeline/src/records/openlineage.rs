@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{RecordsError, view};
+use super::{RecordsError, seen};
 use crate::event::TYPE_PREFIX;
 
 /// Of one run.
@@ -79,7 +79,7 @@ fn attempts(run: &str, events: &[Value], is_asked: impl Fn(&str, &str) -> bool) 
         for attempt in 0..starts.len().max(ends.len()) {
             let (start, end) = (starts.get(attempt), ends.get(attempt));
             let Some(first) = start.or(end.map(|(told, _)| told)) else { continue };
-            let bundle = end.map_or("", |(told, _)| view::bundle_of(told.event));
+            let bundle = end.map_or("", |(told, _)| seen::bundle_of(told.event));
             if !of.is_empty() && !is_asked(of, bundle) {
                 continue;
             }

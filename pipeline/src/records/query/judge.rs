@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::field::{Field, Values};
 use super::number::Number;
-use crate::records::view;
+use crate::records::seen;
 
 /// A checked condition.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ fn compare(value: &Value, literal: &Literal) -> Option<Ordering> {
         }
         (Literal::Bool(flag), Value::Bool(value)) => Some(value.cmp(flag)),
         (Literal::Time(first, last), Value::String(value)) => {
-            let time = view::time(value)?;
+            let time = seen::time(value)?;
             Some(if time < *first {
                 Ordering::Less
             } else if time > *last {
@@ -155,7 +155,7 @@ impl Key {
 pub(super) fn key(field: &Field, values: &[Option<Value>]) -> Option<Key> {
     match value(field, values)? {
         Value::String(text) if field.values == Values::Time => {
-            Some(Key::Number(Number::Whole(view::time(text)?.into())))
+            Some(Key::Number(Number::Whole(seen::time(text)?.into())))
         }
         Value::String(text) => Some(match Number::parse(text.trim()) {
             Some(number) => Key::Number(number),
