@@ -49,5 +49,9 @@ Stop with Ctrl-C.
 TEXT
 }
 
+if "$baton" doctor --live >/dev/null 2>&1; then
+    echo "A Baton runs on 127.0.0.1:8080 already, and would get the samples. End it first." >&2
+    exit 1
+fi
 push_samples &
 exec "$baton" serve --store .baton

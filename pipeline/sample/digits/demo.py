@@ -193,8 +193,14 @@ def main() -> int:
     arguments.add_argument("--admin-port", default="127.0.0.1:8081")
     arguments.add_argument("--engine-port", default="127.0.0.1:8090")
     options = arguments.parse_args()
+
+    def end(*_) -> None:
+        # Once: make and a shell both pass the signal on, and a second one would interrupt the end itself.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
+
     # Whoever ends this program ends what it has started, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, end)
     for address in (options.data_port, options.admin_port, options.engine_port):
         if not free(address):
             raise SystemExit(f"{address} is in use; stop what runs there (make run?) first")
@@ -228,6 +234,7 @@ def main() -> int:
         wait_until_ready(f"{engine}/health/readiness", pipeline)
         return play(options, engine, inbox / MODEL, data)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for process in (pipeline, runner):
             process.send_signal(signal.SIGTERM)
         for process in (pipeline, runner):
