@@ -464,6 +464,12 @@ def test_the_bundle_names_the_columns_of_a_model_that_does_not(store, function, 
     data = measured(function, store, name, scores(3), rows, rule, columns=columns, classes=classes)
     assert data["candidate"]["log_loss"] == pytest.approx(-np.log([0.7, 0.6, 0.3]).mean(), rel=1e-5), data
     assert data["candidate"]["accuracy"] == pytest.approx(2 / 3)
+    counting = graph([helper.make_node("Cast", ["X"], ["label"], to=TensorProto.INT64)], [("label", TensorProto.INT64, ["N", 1])])
+    rows = [[0, "setosa"], [1, "virginica"], [2, "setosa"]]
+    data = measured(function, store, name, counting, rows, "", classes=classes)
+    assert data["candidate"]["accuracy"] == pytest.approx(2 / 3), data
+    data = measured(function, store, name, counting, rows, "")
+    assert [reason["code"] for reason in data["reasons"]] == ["HOLDOUT_UNFIT"]
 
 
 def test_the_label_is_no_feature(store, function, name):

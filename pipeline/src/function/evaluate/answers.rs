@@ -17,7 +17,7 @@ pub(super) struct Output {
     pub positions: Vec<usize>,
     form: Form,
     labels: Labels,
-    /// The classes of the scores' columns, if the model or its bundle names them.
+    /// The classes in the model's order, if it or its bundle names them: of the scores' columns, and of numbers that it answers.
     classes: Option<Vec<String>>,
 }
 
@@ -87,8 +87,8 @@ fn epsilon(dtype: Dtype) -> f64 {
 }
 
 impl Output {
-    /// Finds the prediction: the rule's output, else an output of integers or texts, else floats. `classes` are those of the scores'
-    /// columns for a model that does not name them itself.
+    /// Finds the prediction: the rule's output, else an output of integers or texts, else floats. `classes` are those of a model that
+    /// does not name them itself, in its order.
     pub(super) fn of(signature: &Signature, classes: Option<&[String]>, rule: &Rule) -> Result<Self, String> {
         let outputs = &signature.outputs;
         let names = || outputs.iter().map(|output| output.name.as_str()).collect::<Vec<_>>();
@@ -129,8 +129,15 @@ impl Output {
         };
         let scores = outputs.iter().position(wide);
         let positions = std::iter::once(chosen).chain(scores).collect();
-        let classes = scores.and_then(|position| named(&outputs[position]));
+        let classes = named(&outputs[scores.unwrap_or(chosen)]);
         Ok(Self { positions, form: Form::Label, labels, classes })
+    }
+
+    /// The class that a whole number counts to, if the classes are no numbers themselves: then it would be the label.
+    fn counted(&self, label: &str) -> Option<&String> {
+        let classes = self.classes.as_ref().filter(|_| self.labels == Labels::Numbers)?;
+        let are_numbers = classes.iter().all(|class| whole(&self.labels.canonical(class)).is_some());
+        classes.get(whole(label)?.parse::<usize>().ok()?).filter(|_| !are_numbers)
     }
 }
 
@@ -190,7 +197,8 @@ impl Collected {
         let canonical = |label: &String| output.labels.canonical(label);
         let truth: Vec<String> = truth.iter().map(canonical).collect();
         let known: BTreeSet<&str> = truth.iter().map(String::as_str).collect();
-        let labels: Vec<String> = self.labels.iter().map(canonical).collect();
+        let label = |label: &String| output.counted(label).map_or_else(|| canonical(label), canonical);
+        let labels: Vec<String> = self.labels.iter().map(label).collect();
         // One column is the probability of the second of two classes.
         let columns = self.width.max(2);
         let named = output.classes.as_ref().filter(|classes| classes.len() == columns);
@@ -444,6 +452,20 @@ mod tests {
         let named = output(Form::Scores, Labels::Texts, Some(&["a", "b", "c"]));
         assert_eq!(metrics(&named, &rows(), &["b", "c"]).expect("figures").values["accuracy"], 1.0);
         assert!(matches!(metrics(&named, &rows(), &["x", "y"]), Err(Unlike::Strange(_))));
+    }
+
+    #[test]
+    fn a_number_is_the_class_that_it_counts_to_unless_classes_are_numbers() {
+        let accuracy = |classes: &[&str], answers: &[i64], truth: &[&str]| {
+            let output = output(Form::Label, Labels::Numbers, Some(classes));
+            metrics(&output, &[integers(answers)], truth).expect("figures").values["accuracy"]
+        };
+        assert_eq!(
+            accuracy(&["setosa", "virginica", "x"], &[0, 1, 2], &["setosa", "virginica", "setosa"]),
+            2.0 / 3.0
+        );
+        assert_eq!(accuracy(&["1", "2", "3"], &[1, 2, 3], &["1", "2", "3"]), 1.0);
+        assert_eq!(accuracy(&["False", "True"], &[0, 1], &["False", "True"]), 1.0);
     }
 
     #[test]
