@@ -167,7 +167,10 @@ def test_iris_in_onnx_and_in_c_under_one_contract_without_a_failed_call(request,
         assert requests.get(f"http://{server.data}/v2/models/{name}", timeout=10).json()["platform"] == "baton_native"
         error = check_error(admin.push(name, wrong), 422, "GOLDEN_FAILED")
         assert "taken over" in error["error"], "the golden rows of the ONNX model judge the native one"
-        for _ in range(4):
+        swaps, deadline = 0, time.monotonic() + 60
+        # On a busy machine the slowest of them needs longer.
+        while swaps < 4 or min(counts) <= 10 and time.monotonic() < deadline:
+            swaps += 1
             time.sleep(0.2)
             changed(admin.roll_back(name))
             assert admin.model(name)["active"] == "1"

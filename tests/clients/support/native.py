@@ -81,21 +81,20 @@ def children(parent: int) -> set[int]:
 
 @contextmanager
 def calling(*clients):
-    """Clients that call without a pause until the block ends; how often each did. A failure of one is the block's."""
+    """Clients that call without a pause until the block ends; how often each has so far. A failure of one is the block's."""
     over = threading.Event()
-    counts: list[int] = []
+    counts = [0] * len(clients)
 
-    def repeat(client) -> int:
-        count = 0
+    def repeat(index: int) -> None:
         while not over.is_set():
-            client()
-            count += 1
-        return count
+            clients[index]()
+            counts[index] += 1
 
     with ThreadPoolExecutor(len(clients)) as pool:
-        running = [pool.submit(repeat, client) for client in clients]
+        running = [pool.submit(repeat, index) for index in range(len(clients))]
         try:
             yield counts
         finally:
             over.set()
-    counts += [each.result() for each in running]
+    for each in running:
+        each.result()
